@@ -1,0 +1,56 @@
+# make demo: the whole loop on this CPU. make test: the tests. Both make .venv when it is missing.
+# Where python3 is not 3.11 or 3.12: make demo PYTHON=/path/to/python3.12
+PYTHON ?= python3
+VENV ?= .venv
+STUDY ?= quickstart
+OUT ?= results
+RUNS ?= $(OUT)/$(STUDY)
+FLOPS ?=
+SHELL := /bin/bash
+LMSCALE := $(VENV)/bin/lmscale
+
+.PHONY: setup demo plan sweep fit optimal plot test lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
+	  f"make: Python {v[0]}.{v[1]} cannot run the training side (TensorFlow Text has no build for it); use PYTHON=python3.12 or python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	@echo "installing jax, flax, orbax, seqio (TensorFlow) and the rest into $(VENV): about 2 GB, some minutes"
+	$(VENV)/bin/python -m pip install --quiet --editable '.[train,dev]'
+	@touch $@
+
+demo: setup
+	$(LMSCALE) sweep $(STUDY) --out $(OUT)
+	$(LMSCALE) fit $(RUNS) --json $(RUNS)/fit.json
+	$(LMSCALE) backtest $(RUNS) --json $(RUNS)/backtest.json
+	$(LMSCALE) plot $(RUNS)
+	$(LMSCALE) optimal $(RUNS) --json $(RUNS)/optimal.json
+
+plan: setup
+	$(LMSCALE) plan $(STUDY) --out $(OUT)
+
+sweep: setup
+	$(LMSCALE) sweep $(STUDY) --out $(OUT)
+
+fit: setup
+	$(LMSCALE) fit $(RUNS)
+
+optimal: setup
+	$(LMSCALE) optimal $(RUNS) $(if $(FLOPS),--flops $(FLOPS))
+
+plot: setup
+	$(LMSCALE) plot $(RUNS)
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""Scaling laws from a table of runs: read it, fit it, ask it for the optimum.
+
+    import analysis
+    fit = analysis.fit(analysis.read("runs.csv"))
+    print(fit.law.optimum(1e21), fit.intervals["a"])
+
+Names load on first use, so that `import analysis` costs nothing.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.audit import audit as audit
+    from analysis.backtest import backtest as backtest
+    from analysis.errors import InputError as InputError
+    from analysis.fit import Fit as Fit
+    from analysis.fit import fit as fit
+    from analysis.laws import Chinchilla as Chinchilla
+    from analysis.optimal import optimal as optimal
+    from analysis.table import Table as Table
+    from analysis.table import from_frame as from_frame
+    from analysis.table import read as read
+
+_HOME = {
+    "Chinchilla": "laws",
+    "Fit": "fit",
+    "InputError": "errors",
+    "Table": "table",
+    "audit": "audit",
+    "backtest": "backtest",
+    "fit": "fit",
+    "from_frame": "table",
+    "optimal": "optimal",
+    "read": "table",
+}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+    value = getattr(import_module(f"analysis.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `analysis.fit` the function: importing the submodule analysis.fit would otherwise replace it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

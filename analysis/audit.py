@@ -1,0 +1,86 @@
+"""What a design can tell: the interval of N* to expect from a grid of runs, before or after spending it.
+
+Linearised: the covariance of an M-estimator at a given law, sd and design (Huber 1981, Sec. 7.6), carried to log N*
+by the delta method. Errors are taken as independent and normal, so a design of few trajectories tells less than this.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.errors import InputError
+from analysis.identify import require_identifiable
+from analysis.laws import FORMS, Array, Chinchilla, flops_6nd
+from analysis.solve import log_loss
+
+NORMAL_975 = 1.959964  # 97.5 % point of the standard normal distribution
+STEP = 1e-5  # of the central difference of log N* in theta, whose entries are of order one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Expected knowledge of N* at budget `flops` from a design of `runs` runs costing `total_flops` (6ND).
+
+    sd_log_params: standard error of log N*; factor: high end of its 95 % interval over the low end.
+    """
+
+    flops: float
+    runs: int
+    largest_flops: float
+    total_flops: float
+    sd_log_params: float
+
+    @property
+    def factor(self) -> float:
+        return math.exp(min(2 * NORMAL_975 * self.sd_log_params, 690.0))
+
+
+def audit(
+    params: Array, tokens: Array, law: Chinchilla, *, residual_sd: float, flops: float, delta: float = 1e-3
+) -> Audit:
+    """Expected interval of N* at `flops` if runs (params, tokens) [n] with relative error `residual_sd` are fitted.
+
+    Raises InputError for a design from which no law can be told, and for a residual_sd that is not positive.
+    """
+    if not (math.isfinite(residual_sd) and residual_sd > 0):
+        raise InputError(f"residual_sd: {residual_sd} is no relative error; give a positive number such as 0.005")
+    form = FORMS[law.name].of(params, tokens, law.predict(params, tokens))
+    require_identifiable(params, tokens, free=len(form.names))
+    theta = form.theta(law)
+    jacobian = log_loss(form.features(params, tokens), theta)[1]
+    covariance = residual_sd**2 * _huber_factor(delta / residual_sd) * np.linalg.pinv(jacobian.T @ jacobian)
+    slope = np.empty(len(theta))
+    for k in range(len(theta)):
+        step = np.zeros(len(theta))
+        step[k] = STEP
+        high, low = (float(np.log(form.law(theta + sign * step).optimum(flops).params)) for sign in (1, -1))
+        slope[k] = (high - low) / (2 * STEP)
+    compute = flops_6nd(params, tokens)
+    return Audit(
+        flops=float(flops),
+        runs=len(params),
+        largest_flops=float(compute.max()),
+        total_flops=float(compute.sum()),
+        sd_log_params=float(np.sqrt(slope @ covariance @ slope)),
+    )
+
+
+def larger(params: Array, tokens: Array, *, times_flops: float) -> tuple[Array, Array]:
+    """The design once more with sizes and token counts both sqrt(times_flops) larger, added to itself."""
+    scale = math.sqrt(times_flops)
+    return np.concatenate([params, scale * params]), np.concatenate([tokens, scale * tokens])
+
+
+def residual_sd(residuals: Array, free: int) -> float:
+    """Standard deviation of errors behind log residuals [n] of a fit of `free` parameters, resistant to outliers."""
+    # A fit with a small delta passes through as many runs as it has parameters: these say nothing of the spread.
+    telling = np.sort(np.abs(residuals))[min(free, len(residuals) - 1) :]
+    return 1.4826 * float(np.median(telling))  # normal consistency of the median absolute deviation
+
+
+def _huber_factor(k: float) -> float:
+    """Variance of the Huber estimator over that of least squares, normal errors, corner at k standard deviations."""
+    inside = math.erf(k / math.sqrt(2))
+    density = math.exp(-0.5 * k * k) / math.sqrt(2 * math.pi)
+    return (inside - 2 * k * density + k * k * (1 - inside)) / (inside * inside)

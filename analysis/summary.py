@@ -1,0 +1,194 @@
+"""A fit, its optima and its backtest as plain text that a person reads in one look."""
+
+import math
+from collections.abc import Sequence
+
+from analysis.audit import Audit, audit, larger, residual_sd
+from analysis.backtest import Backtest
+from analysis.errors import InputError
+from analysis.fit import FEW_RUNS, Fit
+from analysis.optimal import OptimalRow, optimal
+from analysis.table import Table
+
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+WIDE = 2.0  # high end of the interval of N* over its low end, beyond which the answer is called a demonstration
+MOST_LISTED = 8
+MORE_FLOPS = 10.0  # how much larger the largest run of the study proposed is
+
+
+def count(value: float) -> str:
+    """20000 as '20 k', 57312345 as '57.3 M': a number known exactly, in three digits."""
+    head, _, prefix = quantity(value).partition(" ")
+    return f"{float(head):g} {prefix}".strip()
+
+
+def quantity(value: float, digits: int = 3) -> str:
+    """1234567 as '1.23 M'; outside 1 to 1e21 as a power of ten."""
+    if value == 0 or not math.isfinite(value) or not 1 <= abs(value) < 1e21:
+        return f"{value:.{max(digits - 1, 0)}e}" if math.isfinite(value) else "?"
+    rounded = float(f"{value:.{max(digits - 1, 0)}e}")
+    power = min(math.floor(math.log10(abs(rounded)) / 3 + 1e-9), len(PREFIXES) - 1)
+    scaled = rounded / 1000.0**power
+    places = max(digits - 1 - math.floor(math.log10(abs(scaled)) + 1e-9), 0)
+    return f"{scaled:.{places}f} {PREFIXES[power]}".strip()
+
+
+def digits_for(low: float, high: float) -> int:
+    """Significant digits that an interval of positive numbers supports."""
+    width = math.log(high / low) if 0 < low <= high else math.inf
+    return 1 if width > 1.5 else 2 if width > 0.1 else 3 if width > 0.01 else 4
+
+
+def number(value: float, ends: tuple[float, float] | None) -> str:
+    """A value with as many digits as its interval supports, for parameters and losses."""
+    digits = 4 if ends is None else digits_for(*ends) + 1
+    if value == 0 or not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{digits - 1}e}"
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{float(f'{value:.{digits - 1}e}'):,.{places}f}"
+
+
+def fit_text(fit: Fit) -> str:
+    """The law, its intervals, its quality, its warnings."""
+    lines = [*table_lines(fit.table), "", f"law  {fit.law.description}"]
+    rows = []
+    named = {"a": "a   (N* ~ C^a)", "b": "b   (D* ~ C^b)"}
+    shown = {**fit.law.parameters, **(fit.law.exponents if fit.identifiable else {})}
+    for name, value in shown.items():
+        ends = fit.intervals.get(name)
+        span = f"{number(ends[0], ends)} to {number(ends[1], ends)}" if ends else "-"
+        rows.append((named.get(name, name), number(float(value), ends), span))
+    lines += columns(("parameter", "value", "95 % interval"), rows)
+    lines += [
+        "",
+        f"residuals  median {100 * fit.residual_median:.2g} %, largest {100 * max(abs(fit.residuals)):.2g} %",
+        f"objective  {fit.objective:.10g} (sum of Huber, delta {fit.delta:g}), gradient {fit.gradient_norm:.1g}, "
+        f"condition {fit.condition:.2g}, {fit.agreement:.0%} of {fit.starts} starts agree",
+        f"intervals  {fit.bootstrap} resamples, {fit.resampling}",
+        *warning_lines(fit.warnings),
+        *honesty_lines(fit),
+    ]
+    return "\n".join(lines)
+
+
+def optimal_text(fit: Fit, rows: Sequence[OptimalRow], shapes: Sequence[str] | None = None) -> str:
+    """A table of budgets, with intervals under the values; beyond the data is marked as extrapolation."""
+    cells = []
+    for i, row in enumerate(rows):
+        beyond = f"{row.extrapolation:.3g} x beyond" if row.extrapolation > 1.001 else "within"
+        cell = [f"{row.flops:.2e}", _count(row.params, row.params_interval), _count(row.tokens, row.tokens_interval)]
+        cell += [_loss(row.loss_nats, row.loss_interval), f"{row.tokens_per_param:.3g}", beyond]
+        cells.append((*cell, shapes[i]) if shapes else tuple(cell))
+    head = ("FLOPs (6ND)", "parameters N*", "tokens D*", "loss (nats)", "D*/N*", "the data", "layers x width (params)")
+    lines = [*columns(head if shapes else head[:-1], cells)]
+    if any(row.extrapolation > 1.001 for row in rows):
+        lines += ["", f"Beyond the largest run fitted ({fit.flops_max:.2e} FLOPs) these are extrapolations."]
+    if fit.samples is not None:
+        lines.append(f"Brackets: 95 % intervals, {fit.bootstrap} resamples, {fit.resampling}.")
+    return "\n".join([*lines, *warning_lines(fit.warnings), *honesty_lines(fit)])
+
+
+def backtest_text(result: Backtest) -> str:
+    """Each run held out, as predicted from the others."""
+    cells = []
+    for row in result.rows:
+        span = "-" if row.interval is None else f"{row.interval[0]:.4g} to {row.interval[1]:.4g}"
+        inside = "-" if row.covered is None else "yes" if row.covered else "no"
+        error = f"{100 * row.relative_error:+.2f} %"
+        cells.append(
+            (row.run[:32], f"{row.flops:.2e}", f"{row.predicted:.4g}", f"{row.measured:.4g}", error, span, inside)
+        )
+    head = ("held-out run", "FLOPs", "predicted", "measured", "error", "95 % interval", "inside")
+    rest = len(result.fit.table)
+    summary = f"fitted on the {rest} other runs: mean error {100 * result.mean_relative_error:.2f} %, "
+    summary += f"largest {100 * result.max_relative_error:.2f} %"
+    return "\n".join([*columns(head, cells), "", summary, *warning_lines(result.fit.warnings)])
+
+
+def table_lines(table: Table) -> list[str]:
+    """What was fitted and what was left out, row by row."""
+    params, tokens = table.params, table.tokens
+    lines = [
+        f"{len(table)} runs  {count(params.min())} to {count(params.max())} parameters, "
+        f"{count(tokens.min())} to {count(tokens.max())} tokens"
+    ]
+    lines += [f"note  {note}" for note in table.notes]
+    if table.excluded:
+        lines.append(f"left out  {len(table.excluded)} rows")
+        lines += [f"  {excluded}" for excluded in table.excluded[:MOST_LISTED]]
+        if len(table.excluded) > MOST_LISTED:
+            lines.append(f"  and {len(table.excluded) - MOST_LISTED} more, all listed with --json")
+    return lines
+
+
+def warning_lines(warnings: Sequence[str]) -> list[str]:
+    return ["", *(f"warning: {warning}" for warning in warnings)] if warnings else []
+
+
+def study_ahead(fit: Fit) -> tuple[Audit, Audit] | None:
+    """Expected knowledge of N* at 10 x the largest compute, from this design and from one with 10 x larger runs too."""
+    if not fit.identifiable:
+        return None
+    params, tokens = fit.table.params, fit.table.tokens
+    sd = max(residual_sd(fit.residuals, len(fit.form.names)), 1e-6)
+    budget = 10 * fit.flops_max
+    try:
+        now, then = (
+            audit(n, d, fit.law, residual_sd=sd, flops=budget, delta=fit.delta)
+            for n, d in ((params, tokens), larger(params, tokens, times_flops=MORE_FLOPS))
+        )
+    except InputError:  # a law at the edge of its box has no linearisation; there is nothing honest to promise
+        return None
+    return now, then
+
+
+def honesty_lines(fit: Fit) -> list[str]:
+    """How much of a demonstration this is, and what a larger study would buy; nothing for a study that is neither."""
+    ahead = optimal(fit, [10 * fit.flops_max])[0]
+    ends = ahead.params_interval
+    width = ends[1] / ends[0] if ends else math.nan
+    if len(fit.table) >= FEW_RUNS and not width > WIDE:
+        return []
+    lines = ["", f"This is a demonstration: {len(fit.table)} runs, largest {fit.flops_max:.1e} FLOPs."]
+    if ends:
+        lines.append(
+            f"At 10 x that compute N* is known within a factor of {_factor(width)} "
+            f"({quantity(ends[0], 2)} to {quantity(ends[1], 2)})."
+        )
+    studies = study_ahead(fit)
+    if studies is not None:
+        now, then = studies
+        times = _factor(then.total_flops / now.total_flops)
+        lines.append(
+            f"Running the grid once more with sizes and tokens {math.sqrt(MORE_FLOPS):.2g} x larger ({then.runs} runs, "
+            f"{times} x the compute in all) would narrow that:\nby the linearised audit, which takes runs as "
+            f"independent, from a factor of {_factor(now.factor)} to {_factor(then.factor)}."
+        )
+    return lines
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Text in aligned columns under a ruled head."""
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+    return [lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]]
+
+
+def _factor(value: float) -> str:
+    return f"{value:.3g}" if value < 1e4 else "more than 10,000"
+
+
+def _count(value: float, ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return quantity(value)
+    digits = digits_for(*ends)
+    return f"{quantity(value, digits)} [{quantity(ends[0], digits)}, {quantity(ends[1], digits)}]"
+
+
+def _loss(value: float, ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return f"{value:.4g}"
+    places = min(max(1 - math.floor(math.log10(max(ends[1] - ends[0], 1e-4))), 2), 4)
+    return f"{value:.{places}f} [{ends[0]:.{places}f}, {ends[1]:.{places}f}]"

@@ -1,0 +1,57 @@
+"""A study with its text: prepared shards, the evaluation set, and the plan. Imports no framework."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmscale.config import Study
+from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
+from lmscale.data.prepare import ensure_prepared
+from lmscale.data.shards import Shards, open_shards
+from lmscale.plan import Text, Trajectory, check_mesh, make_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """All that training a study needs."""
+
+    study: Study
+    shards: Shards
+    held_out: EvaluationSet
+    plan: tuple[Trajectory, ...]
+
+    def loader(self, trajectory: Trajectory) -> Loader:
+        h = trajectory.hyperparameters
+        return Loader(
+            split=self.shards.train, sequence=h.sequence, batch_sequences=h.batch_sequences, seed=trajectory.seed
+        )
+
+
+def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
+    """Prepares the study's text where needed (in a process of its own) and plans its grid.
+
+    Raises InputError for a text, a grid or a mesh that cannot be.
+    """
+    return from_shards(study, open_shards(ensure_prepared(study.corpus, out / "shards", echo=say)))
+
+
+def from_shards(study: Study, shards: Shards) -> Assembly:
+    """The same over shards that are already open."""
+    held_out = evaluation_set(shards.heldout, sequence=study.recipe.sequence, tokens=study.eval_tokens)
+    train, vocabulary = shards.train, shards.train.vocabulary
+    text = Text(
+        corpus=study.corpus.name,
+        tokenizer=vocabulary.name,
+        vocab=vocabulary.size,
+        train_tokens=train.tokens // study.recipe.sequence * study.recipe.sequence,
+        bytes_per_token=train.total_bytes / train.tokens,
+        digest=hashlib.sha256(f"{shards.digest} {vocabulary.digest} {held_out.digest}".encode()).hexdigest(),
+        eval_set=f"{study.corpus.name}-heldout-{held_out.tokens_scored}-{held_out.digest[:8]}",
+    )
+    plan = make_plan(study, text)
+    for trajectory in plan:
+        check_mesh(trajectory, study.mesh, study.microbatches)
+    return Assembly(study=study, shards=shards, held_out=held_out, plan=plan)

@@ -1,0 +1,93 @@
+"""How long a plan will take: a short measurement of the very programs that the sweep runs. Trains nothing."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lmscale.assemble import Assembly
+from lmscale.checkpoint import Checkpoints
+from lmscale.data.loader import EvaluationSet
+from lmscale.evaluate import evaluate
+from lmscale.mesh import make_mesh
+from lmscale.plan import Trajectory
+from lmscale.step import Step
+from lmscale.train import EVALUATION_ROWS
+
+MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of one trajectory's parts."""
+
+    compile_seconds: float
+    step_seconds: float
+    evaluation_seconds: float
+    checkpoint_seconds: float  # a save and a restore
+
+    def seconds(self, trajectory: Trajectory) -> float:
+        """Wall time of a whole trajectory: compiling once, every step, and per run an evaluation and two saves."""
+        runs = len(trajectory.runs)
+        return (
+            self.compile_seconds
+            + self.step_seconds * trajectory.train_steps
+            + runs * (self.evaluation_seconds + 1.5 * self.checkpoint_seconds)
+        )
+
+
+def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Cost:
+    """Times a trajectory's compiled programs on random tokens, and a checkpoint in a temporary folder."""
+    h = trajectory.hyperparameters
+    count = step.steps_per_dispatch
+    shape = (count, h.batch_sequences, h.sequence + 1)
+    windows = np.random.default_rng(0).integers(0, trajectory.text.vocab, shape, dtype=np.int32)
+    rates = np.zeros(count, np.float32)
+    began = time.monotonic()
+    state = step.init()
+    state, metrics = step.advance(state, step.put(windows), rates, np.int32(count))
+    evaluate(step.window_losses, state.params, held_out, EVALUATION_ROWS)
+    first = time.monotonic() - began
+
+    began, calls = time.monotonic(), 0
+    while calls == 0 or time.monotonic() - began < MEASURED_SECONDS:
+        state, metrics = step.advance(state, step.put(windows), rates, np.int32(count))
+        jax.block_until_ready(metrics)
+        calls += 1
+    step_seconds = (time.monotonic() - began) / (calls * count)
+    began = time.monotonic()
+    evaluate(step.window_losses, state.params, held_out, EVALUATION_ROWS)
+    evaluation_seconds = time.monotonic() - began
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        began = time.monotonic()
+        checkpoints.save(1, state, keep=True)
+        checkpoints.restore(1, state)
+        checkpoint_seconds = time.monotonic() - began
+    return Cost(
+        compile_seconds=max(0.0, first - count * step_seconds - evaluation_seconds),
+        step_seconds=step_seconds,
+        evaluation_seconds=evaluation_seconds,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def calibrate_plan(assembly: Assembly, say: Callable[[str], None]) -> dict[str, Cost]:
+    """The cost of every trajectory of a plan, by id; seeds of one shape are measured once."""
+    study, mesh = assembly.study, make_mesh(assembly.study.mesh)
+    measured: dict[tuple, Cost] = {}
+    costs = {}
+    for trajectory in assembly.plan:
+        key = (trajectory.shape, trajectory.hyperparameters)
+        if key not in measured:
+            say(f"timing {trajectory.shape} ({trajectory.shape.params:,} params)")
+            step = Step(trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch)
+            measured[key] = calibrate(trajectory, step, assembly.held_out)
+        costs[trajectory.id] = measured[key]
+    return costs

@@ -1,0 +1,182 @@
+"""`lmscale ...`: the command line. Imports nothing heavy at the top; each command imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from analysis.errors import InputError
+from lmscale import __version__, answer
+
+if TYPE_CHECKING:
+    from lmscale.assemble import Assembly
+
+USER_ERROR = 2
+INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
+    try:
+        parser = make_parser()
+        args, rest = parser.parse_known_args(arguments)
+        if rest and not hasattr(args, "study"):
+            raise InputError(f"argument: {rest[0]!r} is not known to 'lmscale {args.command}'; see its --help")
+        args.overrides = rest
+        return args.run(args)
+    except InputError as error:
+        print(f"lmscale: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("lmscale: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="lmscale", description="Scaling-law experiments on language models.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"lmscale {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, function, about in (
+        ("plan", plan, "print the grid of a study, its cost and its time; train nothing"),
+        ("prepare", prepare, "tokenise a study's text into shards"),
+        ("sweep", sweep, "train every run of a study that is not done yet"),
+        ("export", export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_argument("study", help="a study file, or the name of one in ./experiments")
+        command.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results folder")
+        command.set_defaults(run=function)
+        if name != "export":
+            command.epilog = _fields_help()
+        if name == "plan":
+            command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
+            command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
+    answer.add_parsers(commands)
+    return parser
+
+
+def _fields_help() -> str:
+    from lmscale.studies import fields
+
+    rows = [f"  --{name:<28} {kind:<32} {default}" for name, kind, default in fields()]
+    return "any field of the study can be replaced (default of a study that does not say):\n" + "\n".join(rows)
+
+
+def _study(args: argparse.Namespace, *, training: bool = True) -> Assembly:
+    """The study of the command line with its text. What must be set before jax is imported is set here."""
+    from lmscale.studies import load_study, override
+
+    study = override(load_study(args.study), args.overrides)
+    if training:
+        _before_jax(study.mesh.devices)
+    _need("jax", "numpy")
+    from lmscale.assemble import assemble
+    from lmscale.records import Workspace
+
+    Workspace(args.out, study.name).create()
+    return assemble(study, args.out, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _before_jax(devices: int) -> None:
+    """Allocator settings, and as many CPU devices as the mesh takes (accelerators are not touched by the flag)."""
+    from lmscale.allocator import keep_memory
+
+    keep_memory()
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices > 1 and "xla_force_host_platform_device_count" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
+
+
+def _need(*modules: str) -> None:
+    import importlib.util
+
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise InputError(
+            f"install: {missing[0]} is missing; this command needs the extra 'train' (pip install 'lmscale[train]') on "
+            f"Python 3.11 or 3.12 (this is {version})"
+        )
+
+
+def plan(args: argparse.Namespace) -> int:
+    from lmscale.plan_table import as_json, as_text
+
+    assembly = _study(args)
+    costs = None
+    if not args.no_time:
+        from lmscale.calibrate import calibrate_plan
+
+        costs = calibrate_plan(assembly, lambda line: print(line, file=sys.stderr, flush=True))
+    print(as_text(assembly, costs), file=sys.stderr if args.json == "-" else sys.stdout)
+    if args.json:
+        answer.write_json(args.json, as_json(assembly, costs))
+    return 0
+
+
+def prepare(args: argparse.Namespace) -> int:
+    from lmscale.data.prepare import ensure_prepared
+    from lmscale.data.shards import open_shards
+    from lmscale.records import Workspace
+    from lmscale.studies import load_study, override
+
+    study = override(load_study(args.study), args.overrides)
+    _need("seqio")
+    Workspace(args.out, study.name).create()
+    folder = ensure_prepared(study.corpus, args.out / "shards", echo=print)
+    shards = open_shards(folder)
+    for split in (shards.train, shards.heldout):
+        print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
+    print(folder)
+    return 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    assembly = _study(args)
+    from lmscale.sweep import sweep as run_sweep
+
+    outcome = run_sweep(assembly, args.out)
+    folder = args.out / assembly.study.name
+    print(
+        f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, "
+        f"in {outcome.seconds / 60:.1f} min; tables in {folder}"
+    )
+    if outcome.interrupted:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return 1 if outcome.locked else 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from lmscale.records import Workspace
+
+    name = Path(args.study).stem if args.study.endswith(".py") else args.study
+    workspace = Workspace(args.out, name)
+    if not (workspace.root / "runs").is_dir():
+        raise InputError(f"study: {name!r} has no runs in {str(args.out)!r}; pass --out DIR, or sweep it first")
+    print(f"{workspace.export()} runs exported to {workspace.root}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

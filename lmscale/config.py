@@ -1,0 +1,242 @@
+"""What a study is: frozen, validated dataclasses that import no framework.
+
+A `Study` is what a person writes. `lmscale.plan` turns it into trajectories and runs, whose numbers are
+`Shape` (lmscale.shapes) and `Hyperparameters` (here).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from analysis.errors import InputError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+Family = Literal["decoder"]
+Objective = Literal["causal"]
+Schedule = Literal["wsd", "cosine"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def check(condition: bool, field_name: str, value: object, mend: str) -> None:
+    """Raises InputError naming the field, its value and what to do, unless `condition` holds."""
+    if not condition:
+        raise InputError(f"{field_name}: {value!r} {mend}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerRule:
+    """value(N) = value * (N / params) ** exponent: a setting that follows the model's size N (parameters)."""
+
+    value: float
+    params: float = 1.0
+    exponent: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self.value > 0 and math.isfinite(self.value), "rule.value", self.value, "must be a positive number")
+        check(self.params > 0 and math.isfinite(self.params), "rule.params", self.params, "must be a positive number")
+        check(abs(self.exponent) <= 2, "rule.exponent", self.exponent, "must lie between -2 and 2")
+
+    def __call__(self, params: float) -> float:
+        return self.value * (params / self.params) ** self.exponent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One rung of the grid. Depth and heads left out come from the ladder (lmscale.shapes)."""
+
+    width: int
+    depth: int | None = None
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self.width >= 8 and self.width % 8 == 0, "size.width", self.width, "must be a positive multiple of 8")
+        check(self.depth is None or self.depth >= 1, "size.depth", self.depth, "must be at least 1")
+        if self.heads is not None:
+            check(self.heads >= 1, "size.heads", self.heads, "must be at least 1")
+            check(
+                self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0,
+                "size.heads",
+                self.heads,
+                f"must split width {self.width} into heads of an even size (RoPE turns pairs)",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Text to train on: a seqio Task, or UTF-8 files named by the user."""
+
+    task: str = "python_source"  # any registered seqio Task or Mixture
+    files: tuple[str, ...] = ()  # glob patterns of UTF-8 text files; when given, they are the corpus
+    module: str | None = None  # Python module to import first, where a user registers Tasks
+    heldout: float = 0.05  # share of documents kept for evaluation, chosen by hash of their content
+    allow_repeats: bool = False  # train on the same text more than once when more tokens are asked than there are
+
+    def __post_init__(self) -> None:
+        check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
+        check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
+
+    @property
+    def name(self) -> str:
+        """The corpus in tables and folder names."""
+        return "files" if self.files else self.task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model of any size is trained; rules follow the size, so that a whole grid shares one recipe."""
+
+    sequence: int = 128
+    # The rules' N leaves out embeddings. Porian et al. 2024 (arXiv:2406.19146), rounded as in OLMo-core's model ladder
+    learning_rate: PowerRule = PowerRule(value=0.0047, params=108e6, exponent=-1 / 3)
+    batch_tokens: PowerRule = PowerRule(value=160 * 2048, params=108e6, exponent=2 / 3)  # same source
+    batch_tokens_max: int | None = None  # a cap; the rate is then scaled by sqrt(batch / rule), Malladi et al. 2022
+    warmup_tokens: int = 30_720  # never more than the model has parameters, Porian et al. 2024, Sec. 3.3
+    schedule: Schedule = "wsd"
+    cooldown_fraction: float = 0.2  # Haegele et al. 2024 (arXiv:2405.18392): 10-20 % matches cosine
+    cooldown_steps_min: int = 20
+    weight_decay: float = 0.1  # on matrices only
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    compute_dtype: Dtype = "auto"  # float32 on CPU, bfloat16 on accelerators; parameters are always float32
+
+    def __post_init__(self) -> None:
+        check(self.sequence >= 8, "recipe.sequence", self.sequence, "must be at least 8 tokens")
+        check(self.warmup_tokens >= 0, "recipe.warmup_tokens", self.warmup_tokens, "must not be negative")
+        check(0 < self.cooldown_fraction < 1, "recipe.cooldown_fraction", self.cooldown_fraction, "must lie in (0, 1)")
+        check(self.cooldown_steps_min >= 1, "recipe.cooldown_steps_min", self.cooldown_steps_min, "must be at least 1")
+        check(
+            self.batch_tokens_max is None or self.batch_tokens_max >= self.sequence,
+            "recipe.batch_tokens_max",
+            self.batch_tokens_max,
+            f"must hold at least one sequence of {self.sequence} tokens",
+        )
+        check(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "must not be negative")
+        check(0 <= self.beta1 < 1, "recipe.beta1", self.beta1, "must lie in [0, 1)")
+        check(0 <= self.beta2 < 1, "recipe.beta2", self.beta2, "must lie in [0, 1)")
+        check(self.epsilon > 0, "recipe.epsilon", self.epsilon, "must be positive")
+        check(self.clip_norm > 0, "recipe.clip_norm", self.clip_norm, "must be positive")
+
+    def resolve(self, params_matrices: int) -> Hyperparameters:
+        """The recipe's numbers for a model with `params_matrices` parameters outside its embeddings.
+
+        The batch is rounded to a power of two of sequences (so that common meshes divide it).
+        """
+        rule = self.batch_tokens(params_matrices)
+        wanted = min(rule, self.batch_tokens_max or math.inf)
+        sequences = max(1, 2 ** round(math.log2(wanted / self.sequence)))
+        if self.batch_tokens_max is not None and sequences * self.sequence > self.batch_tokens_max:
+            sequences //= 2
+        batch = sequences * self.sequence
+        # Square-root scaling of Adam's rate with the batch: Malladi et al. 2022 (arXiv:2205.10287)
+        rate = self.learning_rate(params_matrices) * min(1.0, math.sqrt(batch / rule))
+        return Hyperparameters(
+            sequence=self.sequence,
+            batch_sequences=sequences,
+            learning_rate=float(f"{rate:.4g}"),
+            warmup_steps=min(self.warmup_tokens, params_matrices) // batch,
+            schedule=self.schedule,
+            cooldown_fraction=self.cooldown_fraction,
+            cooldown_steps_min=self.cooldown_steps_min,
+            weight_decay=self.weight_decay,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            clip_norm=self.clip_norm,
+            compute_dtype=self.compute_dtype,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """A recipe resolved for one size: everything about the optimisation that changes a trajectory's numbers."""
+
+    sequence: int
+    batch_sequences: int
+    learning_rate: float
+    warmup_steps: int
+    schedule: Schedule
+    cooldown_fraction: float
+    cooldown_steps_min: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    clip_norm: float
+    compute_dtype: Dtype
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch_sequences * self.sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis. Written `data,fsdp,tensor` on the command line, such as 2,2,2."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("data", "fsdp", "tensor"):
+            check(getattr(self, name) >= 1, f"mesh.{name}", getattr(self, name), "must be at least 1")
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.fsdp * self.tensor
+
+    def __str__(self) -> str:
+        return f"{self.data},{self.fsdp},{self.tensor}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One question and the grid that answers it: sizes x tokens x seeds over one corpus with one recipe."""
+
+    name: str
+    sizes: tuple[Size, ...]
+    tokens: tuple[int, ...]  # training tokens of the runs of each size
+    flops_max: float | None = None  # leave out cells of the grid with 6 N D above this
+    seeds: tuple[int, ...] = (0,)
+    family: Family = "decoder"
+    objective: Objective = "causal"
+    tied_embeddings: bool = True
+    corpus: Corpus = field(default_factory=Corpus)
+    recipe: Recipe = field(default_factory=Recipe)
+    eval_tokens: int = 131_072  # held-out tokens scored after each run, the same for every run
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    microbatches: int = 1  # the batch is split into this many parts whose gradients are accumulated
+    steps_per_dispatch: int = 32  # optimiser steps inside one compiled call
+    checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work
+
+    def __post_init__(self) -> None:
+        check(
+            NAME.fullmatch(self.name) is not None,
+            "name",
+            self.name,
+            "must be lower-case letters, digits, '.', '_' or '-' (at most 64), starting with a letter or digit",
+        )
+        check(len(self.sizes) > 0, "sizes", self.sizes, "must name at least one size, such as 64x2")
+        check(len(self.tokens) > 0, "tokens", self.tokens, "must name at least one token count, such as 1e6")
+        check(all(t > 0 for t in self.tokens), "tokens", self.tokens, "must all be positive")
+        check(len(set(self.tokens)) == len(self.tokens), "tokens", self.tokens, "must not name a count twice")
+        check(len(set(self.sizes)) == len(self.sizes), "sizes", self.sizes, "must not name a size twice")
+        check(len(self.seeds) > 0, "seeds", self.seeds, "must name at least one seed")
+        check(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "must not name a seed twice")
+        check(all(0 <= s < 2**31 for s in self.seeds), "seeds", self.seeds, "must lie between 0 and 2^31 - 1")
+        check(self.flops_max is None or self.flops_max > 0, "flops_max", self.flops_max, "must be positive")
+        check(
+            self.eval_tokens >= 16 * self.recipe.sequence,
+            "eval_tokens",
+            self.eval_tokens,
+            f"must hold at least 16 sequences of {self.recipe.sequence} tokens",
+        )
+        check(self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1")
+        check(self.steps_per_dispatch >= 1, "steps_per_dispatch", self.steps_per_dispatch, "must be at least 1")
+        check(self.checkpoint_seconds > 0, "checkpoint_seconds", self.checkpoint_seconds, "must be positive")

@@ -1,0 +1,171 @@
+"""Writes a prepared folder (its format is described in lmscale.data.shards), in bounded memory and all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from array import array
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.errors import InputError
+from lmscale.data.shards import (
+    FEATURE_NAME,
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    Vocabulary,
+    content_digest,
+    file_hash,
+    stream_digest,
+)
+
+SHARD_TOKENS = 1 << 24  # bounds memory: 32 MiB per split and feature as uint16
+
+
+class _Stream:
+    """One split of one feature while it is written: at most one shard of tokens in memory."""
+
+    def __init__(self, writer: ShardWriter, split: str, feature: str, dtype: np.dtype, shard_tokens: int) -> None:
+        self._writer, self._stem, self._dtype, self._shard_tokens = writer, f"{split}-{feature}", dtype, shard_tokens
+        self._pending: list[NDArray] = []
+        self._pending_tokens = 0
+        self._token_hash = hashlib.sha256()
+        self.shards: list[int] = []
+        self.offsets = array("q", [0])
+        self.bytes = array("q")
+
+    def add(self, tokens: NDArray, text_bytes: int) -> None:
+        self._token_hash.update(tokens.astype("<u4").tobytes())
+        self.offsets.append(self.offsets[-1] + len(tokens))
+        self.bytes.append(text_bytes)
+        self._pending.append(tokens.astype(self._dtype))
+        self._pending_tokens += len(tokens)
+        if self._pending_tokens >= self._shard_tokens:
+            self._flush(keep_rest=True)
+
+    def _flush(self, *, keep_rest: bool) -> None:
+        tokens = np.concatenate(self._pending) if self._pending else np.zeros(0, self._dtype)
+        while len(tokens) >= self._shard_tokens or (len(tokens) and not keep_rest):
+            shard, tokens = tokens[: self._shard_tokens], tokens[self._shard_tokens :]
+            self._writer.save(f"{self._stem}-{len(self.shards):05d}.npy", shard)
+            self.shards.append(len(shard))
+        self._pending, self._pending_tokens = [tokens.copy()], len(tokens)
+
+    def finish(self) -> dict[str, Any]:
+        self._flush(keep_rest=False)
+        offsets, text_bytes = np.asarray(self.offsets, "<i8"), np.asarray(self.bytes, "<i8")
+        self._writer.save(f"{self._stem}-offsets.npy", offsets)
+        self._writer.save(f"{self._stem}-bytes.npy", text_bytes)
+        return {
+            "tokens": int(offsets[-1]),
+            "bytes": int(text_bytes.sum()),
+            "shards": self.shards,
+            "digest": stream_digest(self._token_hash.digest(), offsets, text_bytes),
+        }
+
+
+class ShardWriter:
+    """Streams documents into a hidden folder beside `folder`, and renames it into place when `finish` is called.
+
+    Everything is synced before the rename, so `folder` either holds all or does not exist, also after a kill or a
+    power cut. Used as a context manager, it removes the hidden folder when it is left by an exception.
+    """
+
+    def __init__(
+        self, folder: Path, vocabularies: Mapping[str, Vocabulary], *, shard_tokens: int = SHARD_TOKENS
+    ) -> None:
+        for feature in vocabularies:
+            if not FEATURE_NAME.fullmatch(feature):
+                raise InputError(f"corpus.task: feature {feature!r} must be named with letters, digits and '_'")
+        self.folder = folder
+        self.temporary = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
+        self.temporary.mkdir(parents=True)
+        self._vocabularies = dict(sorted(vocabularies.items()))
+        self._files: dict[str, dict[str, Any]] = {}
+        self._streams = {
+            (split, feature): _Stream(self, split, feature, vocabulary.dtype, shard_tokens)
+            for split in SPLITS
+            for feature, vocabulary in self._vocabularies.items()
+        }
+
+    def add(self, split: str, tokens: Mapping[str, NDArray], text_bytes: Mapping[str, int]) -> None:
+        """Appends one document: integer tokens [n] and UTF-8 bytes of text for each feature.
+
+        Raises:
+            InputError: a token lies outside its vocabulary.
+        """
+        for feature, vocabulary in self._vocabularies.items():
+            values = tokens[feature]
+            if len(values) and not 0 <= int(values.min()) <= int(values.max()) < vocabulary.size:
+                worst = int(values.max()) if values.max() >= vocabulary.size else int(values.min())
+                raise InputError(
+                    f"corpus.task: feature {feature!r} holds token {worst}, outside its vocabulary of "
+                    f"{vocabulary.size}; mend the Task's vocabulary"
+                )
+            self._streams[split, feature].add(values, text_bytes[feature])
+
+    def documents(self, split: str) -> int:
+        """Documents added to `split` so far."""
+        return len(self._streams[split, next(iter(self._vocabularies))].bytes)
+
+    def save(self, name: str, values: NDArray) -> None:
+        """Writes one array of the folder and notes its size and hash."""
+        path = self.temporary / name
+        with path.open("wb") as stream:
+            np.lib.format.write_array(stream, values, version=(1, 0), allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+    def finish(self, about: Mapping[str, Any]) -> Path:
+        """Writes the manifest (with the entries of `about`) and renames the folder into place. Returns the folder."""
+        splits = {
+            split: {
+                "documents": self.documents(split),
+                "features": {feature: self._streams[split, feature].finish() for feature in self._vocabularies},
+            }
+            for split in SPLITS
+        }
+        manifest = {
+            "format": FORMAT,
+            "digest": content_digest(splits),
+            **about,
+            "features": {feature: asdict(vocabulary) for feature, vocabulary in self._vocabularies.items()},
+            "splits": splits,
+            "files": self._files,
+        }
+        with (self.temporary / MANIFEST).open("w", encoding="utf-8") as stream:
+            json.dump(manifest, stream, indent=1, allow_nan=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        _sync_folder(self.temporary)
+        os.rename(self.temporary, self.folder)
+        _sync_folder(self.folder.parent)
+        return self.folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

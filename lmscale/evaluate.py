@@ -1,0 +1,56 @@
+"""Token-weighted held-out loss with its standard error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lmscale.data.loader import EvaluationSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Held-out loss per token in nats, its standard error, and bits per UTF-8 byte."""
+
+    loss_nats: float
+    loss_stderr: float
+    bits_per_byte: float
+
+
+def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, bytes_scored: int) -> Evaluation:
+    """Evaluation from per-window sums.
+
+    Args: nats, weights: summed loss and tokens of each window [M]; documents: the document each window is from [M].
+    The standard error is that of a ratio estimate over documents (Cochran 1977, Sec. 6.3 and 9A.4), since windows of
+    one document are not independent.
+    """
+    _, index = np.unique(documents, return_inverse=True)
+    nats_by_document = np.bincount(index, nats)
+    weight_by_document = np.bincount(index, weights)
+    total, n = float(weights.sum()), len(nats_by_document)
+    loss = float(nats.sum()) / total
+    residual = nats_by_document - loss * weight_by_document
+    stderr = math.sqrt(n / max(1, n - 1) * float(residual @ residual)) / total
+    return Evaluation(
+        loss_nats=loss, loss_stderr=stderr, bits_per_byte=float(nats.sum()) / math.log(2) / max(1, bytes_scored)
+    )
+
+
+def evaluate(window_losses: Any, params: Any, held_out: EvaluationSet, rows: int) -> Evaluation:
+    """Scores the whole evaluation set, `rows` windows a call (the last call is padded with weight 0).
+
+    `window_losses(params, tokens [rows, S+1], weights [rows, S]) -> nats [rows]` is the compiled function.
+    """
+    count = len(held_out.tokens)
+    pending = []
+    for start in range(0, count, rows):
+        missing = max(0, start + rows - count)
+        tokens = np.pad(held_out.tokens[start : start + rows], ((0, missing), (0, 0)))
+        weights = np.pad(held_out.weights[start : start + rows], ((0, missing), (0, 0)))
+        pending.append(window_losses(params, tokens, weights))  # dispatched at once, read below
+    nats = np.concatenate([np.asarray(x, np.float64) for x in pending])[:count]
+    return summarise(nats, held_out.weights.sum(axis=1, dtype=np.float64), held_out.documents, held_out.bytes_scored)

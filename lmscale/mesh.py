@@ -1,0 +1,66 @@
+"""The device mesh, and the one table that maps logical axes to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lmscale.config import MeshConfig, check
+
+AXES = ("data", "fsdp", "tensor")
+RULES: dict[str, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv": None,
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "layers": None,
+}
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """A mesh over the first `config.devices` devices. Raises InputError if there are fewer or they do not divide."""
+    devices = jax.devices()
+    check(
+        config.devices <= len(devices) and len(devices) % config.devices == 0,
+        "mesh",
+        str(config),
+        f"takes {config.devices} devices, which does not divide the {len(devices)} here ({devices[0].platform}); "
+        "on a CPU, --cpu-devices N makes N of them",
+    )
+    grid = np.array(devices[: config.devices]).reshape(config.data, config.fsdp, config.tensor)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(*names: str | None) -> PartitionSpec:
+    """Logical axis names (None: not split) to mesh axes. Raises KeyError on a name that RULES does not know, and
+    ValueError where one mesh axis would split two dimensions of an array.
+    """
+    axes = [None if name is None else RULES[name] for name in names]
+    used = [axis for entry in axes if entry for axis in ((entry,) if isinstance(entry, str) else entry)]
+    if len(set(used)) != len(used):
+        raise ValueError(f"logical axes {names} put one mesh axis on two dimensions: {axes}")
+    return PartitionSpec(*axes)
+
+
+def sharding(mesh: Mesh, *names: str | None) -> NamedSharding:
+    return NamedSharding(mesh, spec(*names))
+
+
+def constrain(x: jax.Array, mesh: Mesh, *names: str | None) -> jax.Array:
+    """Tells the partitioner how an activation lies on the mesh."""
+    return jax.lax.with_sharding_constraint(x, sharding(mesh, *names))
+
+
+def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
+    """Shardings for a tree whose leaves carry logical axis names (flax metadata boxes); bare leaves are replicated."""
+
+    def leaf(names: PartitionSpec | None) -> NamedSharding:
+        return sharding(mesh, *(names or ()))
+
+    return jax.tree.map(leaf, nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, PartitionSpec) or x is None)

@@ -1,0 +1,191 @@
+"""Study -> trajectories and runs, with their cost, before anything is spent. No framework.
+
+A trajectory is one (family, shape, recipe, seed, corpus): one compiled step. With the warmup-stable-decay schedule
+it is a trunk at constant rate from which every run branches off for its cooldown (Haegele et al. 2024); with the
+cosine schedule every token count is a trajectory of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from lmscale.config import Hyperparameters, MeshConfig, Study, check
+from lmscale.shapes import Shape, shape_of
+
+NUMERICS = 1  # raised when the mathematics of a step changes: old runs are then other runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """The prepared corpus as far as a plan needs it."""
+
+    corpus: str
+    tokenizer: str  # name and size, as in the column of runs.csv
+    vocab: int
+    train_tokens: int  # in whole sequences
+    bytes_per_token: float
+    digest: str  # of the training tokens, the vocabulary and the evaluation set
+    eval_set: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One point of the grid: a trajectory trained on `tokens` tokens and decayed to the end."""
+
+    trajectory: str
+    tokens: int
+    steps: int
+    branch_step: int  # where its cooldown leaves the trunk; 0 with the cosine schedule
+
+    @property
+    def id(self) -> str:
+        return f"{self.trajectory}-t{self.tokens}"
+
+    @property
+    def cooldown_steps(self) -> int:
+        return self.steps - self.branch_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """The unit of work: everything that decides its numbers, and the runs it has to deliver (shortest first)."""
+
+    study: str
+    family: str
+    objective: str
+    shape: Shape
+    hyperparameters: Hyperparameters
+    seed: int
+    text: Text
+    horizon_steps: int | None  # length of a cosine schedule; None for a trunk, whose length is open
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def identity(self) -> dict:
+        """What the id hashes. Token counts (of a trunk), mesh, microbatches, executor and device are left out."""
+        return {
+            "numerics": NUMERICS,
+            "family": self.family,
+            "objective": self.objective,
+            "shape": asdict(self.shape),
+            "hyperparameters": asdict(self.hyperparameters),
+            "seed": self.seed,
+            "text": self.text.digest,
+            "horizon_steps": self.horizon_steps,
+        }
+
+    @property
+    def id(self) -> str:
+        canonical = json.dumps(self.identity, sort_keys=True, allow_nan=False)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return f"{self.family}-{self.shape.width}x{self.shape.depth}-s{self.seed}-{digest}"
+
+    @property
+    def trunk_steps(self) -> int:
+        return max(run.branch_step for run in self.runs)
+
+    @property
+    def train_steps(self) -> int:
+        """Optimiser steps for all runs: the trunk once, and every cooldown."""
+        return self.trunk_steps + sum(run.cooldown_steps for run in self.runs)
+
+
+def make_runs(study: Study, shape: Shape, h: Hyperparameters, trajectory: str) -> tuple[Run, ...]:
+    """The runs of one size, shortest first. Raises InputError where a token count leaves no room for its schedule."""
+    runs = []
+    for tokens in sorted(study.tokens):
+        steps = max(1, round(tokens / h.batch_tokens))
+        if study.flops_max is not None and shape.flops_6nd(tokens) > study.flops_max:
+            continue
+        cooldown = max(h.cooldown_steps_min, round(h.cooldown_fraction * steps))
+        branch = 0 if h.schedule == "cosine" else steps - cooldown
+        shortest = h.warmup_steps + cooldown + 1
+        check(
+            steps >= shortest,
+            "tokens",
+            tokens,
+            f"gives size {shape} {steps} steps of {h.batch_tokens} tokens, fewer than warmup and cooldown take; ask "
+            f"for at least {shortest * h.batch_tokens} tokens, or lower recipe.warmup_tokens or the batch",
+        )
+        runs.append(Run(trajectory=trajectory, tokens=steps * h.batch_tokens, steps=steps, branch_step=branch))
+    lengths = [run.steps for run in runs]
+    check(len(set(lengths)) == len(lengths), "tokens", study.tokens, "holds counts that round to the same steps")
+    return tuple(runs)
+
+
+def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
+    """The study's trajectories, smallest model first.
+
+    Raises InputError if a run does not fit its schedule, the corpus is too small, or nothing is left to run.
+    """
+    plan: list[Trajectory] = []
+    for size in study.sizes:
+        shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings)
+        h = study.recipe.resolve(shape.params_matrices)
+        for seed in study.seeds:
+            for horizon, runs in _horizons(study, shape, h):
+                bare = Trajectory(
+                    study=study.name,
+                    family=study.family,
+                    objective=study.objective,
+                    shape=shape,
+                    hyperparameters=h,
+                    seed=seed,
+                    text=text,
+                    horizon_steps=horizon,
+                )
+                named = tuple(
+                    Run(trajectory=bare.id, tokens=r.tokens, steps=r.steps, branch_step=r.branch_step) for r in runs
+                )
+                plan.append(_with_runs(bare, named))
+    check(len(plan) > 0, "flops_max", study.flops_max, "leaves out every cell of the grid; raise it")
+    ids = [trajectory.id for trajectory in plan]
+    check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
+    longest = max(run.tokens for trajectory in plan for run in trajectory.runs)
+    check(
+        study.corpus.allow_repeats or longest <= text.train_tokens,
+        "tokens",
+        longest,
+        f"exceeds the {text.train_tokens:,} unique tokens of {text.corpus!r}; pass --corpus.allow-repeats true or "
+        "choose a larger corpus",
+    )
+    return tuple(sorted(plan, key=lambda t: (t.shape.params, t.seed, t.horizon_steps or 0)))
+
+
+def _horizons(study: Study, shape: Shape, h: Hyperparameters) -> list[tuple[int | None, tuple[Run, ...]]]:
+    runs = make_runs(study, shape, h, "")
+    if not runs:
+        return []
+    return [(None, runs)] if h.schedule == "wsd" else [(run.steps, (run,)) for run in runs]
+
+
+def _with_runs(trajectory: Trajectory, runs: tuple[Run, ...]) -> Trajectory:
+    fields = {name: getattr(trajectory, name) for name in trajectory.__dataclass_fields__}
+    return Trajectory(**{**fields, "runs": runs})
+
+
+def check_mesh(trajectory: Trajectory, mesh: MeshConfig, microbatches: int) -> None:
+    """Raises InputError, naming the mend, where a mesh or an accumulation does not divide a trajectory's arrays."""
+    shape, h = trajectory.shape, trajectory.hyperparameters
+    rows = mesh.data * mesh.fsdp
+    check(
+        h.batch_sequences % (rows * microbatches) == 0,
+        "mesh",
+        str(mesh),
+        f"with {microbatches} microbatches does not divide the batch of {h.batch_sequences} sequences of size {shape}; "
+        "use fewer data x fsdp devices, fewer microbatches, or a larger recipe.batch_tokens",
+    )
+    for name, value, axis, devices in (
+        ("width", shape.width, "fsdp", mesh.fsdp),
+        ("heads", shape.heads, "tensor", mesh.tensor),
+        ("feedforward", shape.feedforward, "tensor", mesh.tensor),
+        ("vocab", shape.vocab, "tensor", mesh.tensor),
+    ):
+        check(
+            value % devices == 0,
+            "mesh",
+            str(mesh),
+            f"does not fit size {shape}: {name} {value} is not divisible by {axis} = {devices}; choose another mesh",
+        )

@@ -1,0 +1,114 @@
+"""A plan as a table for a person, and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmscale.assemble import Assembly
+
+if TYPE_CHECKING:
+    from lmscale.calibrate import Cost
+
+HEADER = (
+    f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'FLOPs':>9} {'6ND':>9} "
+    f"{'rate':>8} {'batch':>8} {'mesh':>7}"
+)
+
+
+def as_text(assembly: Assembly, costs: dict[str, Cost] | None) -> str:
+    """The grid a row a run, then what it costs. `costs` None leaves the times out."""
+    study = assembly.study
+    lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
+    for t in assembly.plan:
+        h = t.hyperparameters
+        for run in t.runs:
+            lines.append(
+                f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
+                f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} "
+                f"{t.shape.train_flops(run.tokens, h.sequence):>9.2e} {t.shape.flops_6nd(run.tokens):>9.2e} "
+                f"{h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7}"
+            )
+    total = totals(assembly)
+    lines.append(
+        f"{total['runs']} runs in {total['trajectories']} trajectories, {total['flops']:.2e} FLOPs "
+        f"({1 - total['flops'] / total['flops_unbranched']:.0%} less than one by one: cooldowns branch off trunks)"
+    )
+    lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")
+    lines += [f"warning: {warning}" for warning in warnings(assembly)]
+    if costs is not None:
+        for t in assembly.plan:
+            cost = costs[t.id]
+            rate = t.hyperparameters.batch_tokens / cost.step_seconds
+            lines.append(f"{t.shape!s:>12} {rate:>11,.0f} tokens/s {cost.seconds(t):>8.0f} s, seed {t.seed}")
+        lines.append(f"about {seconds(assembly, costs) / 60:.1f} min in all on this machine, from a short calibration")
+    return "\n".join(lines)
+
+
+def as_json(assembly: Assembly, costs: dict[str, Cost] | None) -> dict:
+    """The same as one JSON object: `runs`, totals, `warnings` and, where measured, `seconds`."""
+    runs = [
+        {
+            "run_id": run.id,
+            "trajectory": t.id,
+            "width": t.shape.width,
+            "depth": t.shape.depth,
+            "heads": t.shape.heads,
+            "params": t.shape.params,
+            "params_embedding": t.shape.params_embedding,
+            "tokens": run.tokens,
+            "flops": t.shape.train_flops(run.tokens, t.hyperparameters.sequence),
+            "flops_6nd": t.shape.flops_6nd(run.tokens),
+            "learning_rate": t.hyperparameters.learning_rate,
+            "batch_tokens": t.hyperparameters.batch_tokens,
+            "mesh": str(assembly.study.mesh),
+            "microbatches": assembly.study.microbatches,
+        }
+        for t in assembly.plan
+        for run in t.runs
+    ]
+    measured = None if costs is None else seconds(assembly, costs)
+    return {
+        "study": assembly.study.name,
+        "totals": totals(assembly),
+        "seconds": measured,
+        "warnings": warnings(assembly),
+        "runs": runs,
+    }
+
+
+def totals(assembly: Assembly) -> dict:
+    """Runs, trajectories and FLOPs of a plan, and the FLOPs of its runs trained one by one."""
+    spent = alone = 0.0
+    for t in assembly.plan:
+        h = t.hyperparameters
+        spent += t.shape.train_flops(t.train_steps * h.batch_tokens, h.sequence)
+        alone += sum(t.shape.train_flops(run.tokens, h.sequence) for run in t.runs)
+    return {
+        "runs": sum(len(t.runs) for t in assembly.plan),
+        "trajectories": len(assembly.plan),
+        "flops": spent,
+        "flops_unbranched": alone,
+    }
+
+
+def warnings(assembly: Assembly) -> list[str]:
+    """What a careful reader would ask about this grid before spending on it."""
+    found = []
+    heavy = [t for t in assembly.plan if t.shape.params_embedding > 0.2 * t.shape.params]
+    if heavy:
+        found.append(
+            f"embeddings exceed 20 % of the parameters of {len({t.shape for t in heavy})} sizes, so the exponents "
+            "depend on whether they are counted (Pearce & Song 2024)"
+        )
+    asked = max(run.tokens for t in assembly.plan for run in t.runs)
+    unique = assembly.plan[0].text.train_tokens
+    if asked > unique:
+        found.append(f"the longest run repeats its text {asked / unique:.1f} times ({unique:,} unique tokens)")
+    if assembly.held_out.tokens_scored < assembly.study.eval_tokens * 0.9:
+        found.append(f"the held-out text has {assembly.held_out.tokens_scored:,} tokens, fewer than eval_tokens asks")
+    return found
+
+
+def seconds(assembly: Assembly, costs: dict[str, Cost]) -> float:
+    """Estimated wall time of the whole sweep."""
+    return sum(costs[t.id].seconds(t) for t in assembly.plan)

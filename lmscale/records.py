@@ -1,0 +1,203 @@
+"""Run directories, atomic records and the export of the three tables. No framework.
+
+    <out>/<study>/runs/<run_id>/record.json         immutable, written once the run is finished
+    <out>/<study>/runs/<run_id>/curve.jsonl         its cooldown, a line a dispatch
+    <out>/<study>/trajectories/<id>/trunk.jsonl     the trunk that its runs share
+
+Tables are exports: `export` rebuilds them from these files at any time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from analysis.errors import InputError
+
+RUN_COLUMNS = tuple(
+    [
+        "run_id",
+        "study",
+        "trajectory",
+        "family",
+        "objective",
+        "corpus",
+        "tokenizer",
+        "eval_set",
+        "vocab",
+        "params",
+        "params_embedding",
+        "tokens",
+        "unique_tokens",
+        "epochs",
+        "trained_bytes",
+        "flops",
+        "flops_6nd",
+        "flops_budget",
+        "loss_nats",
+        "loss_stderr",
+        "bits_per_byte",
+        "width",
+        "depth",
+        "heads",
+        "sequence",
+        "batch_tokens",
+        "learning_rate",
+        "schedule",
+        "cooldown_tokens",
+        "seed",
+        "status",
+        "interventions",
+        "mesh",
+        "device",
+        "step_seconds",
+    ]
+)
+# loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on text not seen before
+CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
+SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a whole file or none: temporary name, sync, rename, sync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Mapping) -> None:
+    """Writes JSON atomically. Raises ValueError on NaN or infinity, which JSON does not have."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+class Curve:
+    """A JSON-lines file to which a line is appended per dispatch; a torn last line is dropped on reading."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.last_step: int | None = None
+
+    def append(self, row: Mapping) -> None:
+        """Adds a line, unless the curve already reaches its step (a trunk walked again for a run added later)."""
+        if self.last_step is None:
+            self.last_step = max((r["step"] for r in self.read()), default=-1)
+        if row["step"] <= self.last_step:
+            return
+        self.last_step = row["step"]
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def read(self) -> list[dict]:
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # torn by a kill; what follows it was never acknowledged
+            rows.append(row)
+        return rows
+
+    def truncate(self, step: int) -> None:
+        """Drops the lines after `step`: training goes on from a checkpoint made there."""
+        rows = [row for row in self.read() if row["step"] <= step]
+        self.last_step = max((row["step"] for row in rows), default=-1)
+        if self.path.exists():
+            write_atomic(self.path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+class Workspace:
+    """The results folder of one study."""
+
+    def __init__(self, out: Path, study: str):
+        self.root = out / study
+
+    def create(self) -> None:
+        """Raises InputError if the folder cannot be written."""
+        try:
+            (self.root / "runs").mkdir(parents=True, exist_ok=True)
+            (self.root / "trajectories").mkdir(exist_ok=True)
+            probe = self.root / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"out: {str(self.root)!r} cannot be written ({reason}); pass --out DIR") from None
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def trajectory(self, trajectory_id: str) -> Path:
+        return self.root / "trajectories" / trajectory_id
+
+    def record(self, run_id: str) -> dict | None:
+        """The record of a finished run, or None. A record that cannot be read is set aside, and said."""
+        path = self.run(run_id) / "record.json"
+        if not path.exists():
+            return None
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["row"]["run_id"] != run_id:
+                raise ValueError("its run_id is another run's")
+            return record
+        except (ValueError, KeyError, TypeError) as error:
+            aside = path.with_suffix(".corrupt")
+            os.replace(path, aside)
+            print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
+            return None
+
+    def records(self) -> list[dict]:
+        """All readable records, in the order of their compute."""
+        folders = sorted((self.root / "runs").iterdir()) if (self.root / "runs").is_dir() else []
+        found = [record for folder in folders if (record := self.record(folder.name)) is not None]
+        return sorted(found, key=lambda record: (record["row"]["flops"], record["row"]["run_id"]))
+
+    def export(self) -> int:
+        """Rebuilds runs.csv, curves.csv and scores.csv from the records; returns the number of runs."""
+        records = self.records()
+        rows = [record["row"] for record in records]
+        write_atomic(self.root / "runs.csv", to_csv(RUN_COLUMNS, rows))
+        write_atomic(self.root / "curves.csv", to_csv(CURVE_COLUMNS, self._curve_rows(records)))
+        scores = [score for record in records for score in record["scores"]]
+        write_atomic(self.root / "scores.csv", to_csv(SCORE_COLUMNS, scores))
+        return len(rows)
+
+    def _curve_rows(self, records: list[dict]) -> Iterable[dict]:
+        for record in records:
+            row = record["row"]
+            flops_per_token = row["flops"] / row["tokens"]
+            trunk = Curve(self.trajectory(row["trajectory"]) / "trunk.jsonl").read()
+            cooldown = Curve(self.run(row["run_id"]) / "curve.jsonl").read()
+            for point in [p for p in trunk if p["step"] <= record["branch_step"]] + cooldown:
+                last = point["step"] == record["steps"]
+                yield {
+                    "run_id": row["run_id"],
+                    "step": point["step"],
+                    "tokens": point["tokens"],
+                    "flops": flops_per_token * point["tokens"],
+                    "loss_nats": row["loss_nats"] if last else "",
+                    "decayed": last,
+                    "train_loss_nats": point["train_loss_nats"],
+                }
+
+
+def to_csv(columns: Iterable[str], rows: Iterable[Mapping]) -> str:
+    """CSV with `columns`; a missing or None value is an empty cell, an unknown one an error."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,254 @@
+"""The training loop: one trajectory, trunk and cooldowns, resumed wherever it stopped.
+
+Where training goes on from, in this order: the run's own cooldown checkpoint; the trunk as it stands in memory; the
+newest trunk checkpoint not beyond the run's branch point; the initial state of the seed.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from lmscale import __version__
+from lmscale.checkpoint import Checkpoints
+from lmscale.data.loader import EvaluationSet, Loader
+from lmscale.evaluate import Evaluation, evaluate
+from lmscale.optim import learning_rates
+from lmscale.plan import Run, Trajectory
+from lmscale.records import Curve, Workspace, write_json
+from lmscale.step import State, Step
+
+EVALUATION_ROWS = 64  # windows scored a call
+
+
+class Interrupted(Exception):
+    """The user or the machine asked to stop; the state has been saved."""
+
+
+class Diverged(Exception):
+    """The training loss is no longer finite; nothing of it has been saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What the loop reports after each call of the compiled program."""
+
+    run: Run
+    phase: str  # "trunk" or "cooldown"
+    steps: int  # trained in this call
+    train_loss_nats: float
+    tokens_per_second: float
+
+
+@dataclass(kw_only=True)
+class Training:
+    """What the loop works with, and the hooks through which it talks to the sweep."""
+
+    trajectory: Trajectory
+    step: Step
+    loader: Loader
+    held_out: EvaluationSet
+    workspace: Workspace
+    mesh: str
+    checkpoint_seconds: float
+    report: Callable[[Progress], None]
+    done: Callable[[Run, dict], None]  # a run has its record
+    stop: Callable[[], bool]
+    say: Callable[[str], None]
+    step_seconds: list[float] = field(default_factory=list)  # of each call of the compiled program
+    ended: float = 0.0  # when the last call was seen to be done
+
+
+def train(t: Training) -> None:
+    """Brings every run of the trajectory to its record. Raises Interrupted or Diverged."""
+    folder = t.workspace.trajectory(t.trajectory.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "trajectory.json", {"id": t.trajectory.id, **t.trajectory.identity})
+    trunk = Checkpoints(folder / "checkpoints", t.say)
+    curve = Curve(folder / "trunk.jsonl")
+    pending = [run for run in t.trajectory.runs if t.workspace.record(run.id) is None]
+    position, state = -1, None  # the trunk in memory
+    for run in sorted(pending, key=lambda run: run.branch_step):
+        own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say)
+        resumed = own.restore_latest(t.step.abstract_state, run.steps)
+        if resumed is None:
+            if state is None or position > run.branch_step:
+                position, state = resume_trunk(t, trunk, curve, run.branch_step)
+            if position < run.branch_step:
+                state = advance(t, run, state, position, run.branch_step, trunk, curve, decay=False)
+                position = run.branch_step
+            if position > 0 and position not in trunk.steps(kept=True):
+                trunk.save(position, state, keep=True)  # a larger token count, or another run, goes on from here
+                trunk.prune(position)
+            resumed = position, state
+            state = None  # its buffers are given to the cooldown; the trunk comes back from its checkpoint
+        finish(t, run, own, *resumed)
+
+
+def resume_trunk(t: Training, trunk: Checkpoints, curve: Curve, at_most: int) -> tuple[int, State]:
+    """The trunk as far as it is on disk, not beyond `at_most`; its curve keeps what later runs still share."""
+    found = trunk.restore_latest(t.step.abstract_state, at_most) or (0, t.step.init())
+    if not any(step > found[0] for step in trunk.steps()):
+        curve.truncate(found[0])
+    return found
+
+
+def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) -> None:
+    """Cooldown, evaluation and record of one run, from its branch point or from its own checkpoint."""
+    folder = t.workspace.run(run.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    curve = Curve(folder / "curve.jsonl")
+    curve.truncate(start if start > run.branch_step else -1)
+    state = advance(t, run, state, start, run.steps, own, curve, decay=True)
+    result = evaluate(t.step.window_losses, state.params, t.held_out, EVALUATION_ROWS)
+    if not math.isfinite(result.loss_nats):
+        raise Diverged(f"held-out loss {result.loss_nats} after step {run.steps}")
+    final = Checkpoints(folder / "final", t.say)
+    final.remove()
+    final.save(run.steps, {"params": state.params}, keep=True)
+    made = record(t, run, result)
+    write_json(folder / "record.json", made)
+    own.remove()
+    t.done(run, made["row"])
+
+
+def advance(
+    t: Training, run: Run, state: State, start: int, stop: int, checkpoints: Checkpoints, curve: Curve, *, decay: bool
+) -> State:
+    """Trains from step `start` to `stop`, a call of the compiled program at a time.
+
+    Calls end at multiples of steps_per_dispatch, wherever training resumed, so curves do not depend on interruptions.
+    Metrics are read one call late, so that the device never waits for the host.
+    """
+    h = t.trajectory.hyperparameters
+    length = run.steps if decay or h.schedule == "cosine" else None
+    saved_at = time.monotonic()
+    waiting: _Call | None = None
+    step = start
+    while step < stop:
+        end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
+        rates = learning_rates(h, step, end, steps=length, branch_step=run.branch_step)
+        windows = np.stack([t.loader.windows(s) for s in range(step, end)])
+        count = end - step
+        rates = np.pad(rates, (0, t.step.steps_per_dispatch - count))
+        state, metrics = t.step.advance(state, t.step.put(windows), rates, np.int32(count))
+        if waiting is not None:
+            _account(t, run, curve, waiting)
+        waiting = _Call(end, count, "cooldown" if decay else "trunk", metrics)
+        step = end
+        stopping = t.stop()
+        if step < stop and (stopping or time.monotonic() - saved_at > t.checkpoint_seconds):
+            waiting = _account(t, run, curve, waiting)  # the loss is seen to be finite before it is saved
+            checkpoints.save(step, state, keep=False)
+            checkpoints.prune(step)
+            saved_at = time.monotonic()
+        if stopping and step < stop:
+            raise Interrupted
+    if waiting is not None:
+        _account(t, run, curve, waiting)
+    return state
+
+
+@dataclass
+class _Call:
+    """A dispatched call whose metrics have not been read yet."""
+
+    step: int
+    count: int
+    phase: str
+    metrics: Any
+    dispatched: float = field(default_factory=time.monotonic)
+
+
+def _account(t: Training, run: Run, curve: Curve, call: _Call) -> None:
+    """Waits for a call, appends its line to the curve and reports. Raises Diverged on a loss that is not finite."""
+    losses = np.asarray(call.metrics.loss_nats)[: call.count].astype(np.float64)
+    norms = np.asarray(call.metrics.grad_norm)[: call.count].astype(np.float64)
+    if not np.isfinite(losses).all() or not np.isfinite(norms).all():
+        first = call.step - call.count + int(np.argmin(np.isfinite(losses) & np.isfinite(norms)))
+        raise Diverged(f"training loss or gradient not finite at step {first}")
+    now = time.monotonic()
+    seconds = (now - max(call.dispatched, t.ended)) / call.count
+    t.ended = now
+    t.step_seconds.append(seconds)
+    h = t.trajectory.hyperparameters
+    curve.append(
+        {
+            "step": call.step,
+            "tokens": call.step * h.batch_tokens,
+            "train_loss_nats": float(losses.mean()),
+            "grad_norm": float(norms.mean()),
+        }
+    )
+    t.report(
+        Progress(
+            run=run,
+            phase=call.phase,
+            steps=call.count,
+            train_loss_nats=float(losses.mean()),
+            tokens_per_second=h.batch_tokens / seconds,
+        )
+    )
+
+
+def record(t: Training, run: Run, result: Evaluation | None) -> dict:
+    """The record of a run that finished, or (no result) diverged: its row of runs.csv, and how it was made."""
+    trajectory, h, shape, text = t.trajectory, t.trajectory.hyperparameters, t.trajectory.shape, t.trajectory.text
+    device = t.step.mesh.devices.flat[0]
+    row = {
+        "run_id": run.id,
+        "study": trajectory.study,
+        "trajectory": trajectory.id,
+        "family": trajectory.family,
+        "objective": trajectory.objective,
+        "corpus": text.corpus,
+        "tokenizer": text.tokenizer,
+        "eval_set": text.eval_set,
+        "vocab": shape.vocab,
+        "params": shape.params,
+        "params_embedding": shape.params_embedding,
+        "tokens": run.tokens,
+        "unique_tokens": t.loader.unique_tokens(run.steps),
+        "epochs": run.tokens / t.loader.unique_tokens(run.steps),
+        "trained_bytes": round(run.tokens * text.bytes_per_token),
+        "flops": shape.train_flops(run.tokens, h.sequence),
+        "flops_6nd": shape.flops_6nd(run.tokens),
+        "flops_budget": None,
+        "loss_nats": result.loss_nats if result else None,
+        "loss_stderr": result.loss_stderr if result else None,
+        "bits_per_byte": result.bits_per_byte if result else None,
+        "width": shape.width,
+        "depth": shape.depth,
+        "heads": shape.heads,
+        "sequence": h.sequence,
+        "batch_tokens": h.batch_tokens,
+        "learning_rate": h.learning_rate,
+        "schedule": h.schedule,
+        "cooldown_tokens": run.cooldown_steps * h.batch_tokens if h.schedule == "wsd" else None,
+        "seed": trajectory.seed,
+        "status": "done" if result else "diverged",
+        "interventions": 0,
+        "mesh": t.mesh,
+        "device": f"{device.platform}:{device.device_kind}",
+        "step_seconds": float(np.median(t.step_seconds)) if t.step_seconds else None,
+    }
+    return {
+        "row": row,
+        "scores": [],
+        "steps": run.steps,
+        "branch_step": run.branch_step,
+        "identity": trajectory.identity,
+        "text": asdict(text),
+        "compute_dtype": str(t.step.dtype),
+        "microbatches": t.step.microbatches,
+        "steps_per_dispatch": t.step.steps_per_dispatch,
+        "versions": {"lmscale": __version__, "jax": jax.__version__, "python": platform.python_version()},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

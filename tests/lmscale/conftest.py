@@ -1,0 +1,100 @@
+"""A small text with structure, prepared without TensorFlow, and studies over it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmscale.assemble import Assembly, from_shards
+from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
+from lmscale.data.shards import Shards, Vocabulary, open_shards
+from lmscale.data.writer import ShardWriter
+from lmscale.mesh import make_mesh
+from lmscale.records import Workspace
+from lmscale.step import Step
+from lmscale.train import Training
+
+VOCAB = 32
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Shards:
+    """A Markov chain over 31 tokens: each is followed by one of four, so a model has something to learn."""
+    random = np.random.default_rng(7)
+    following = random.integers(2, VOCAB, (VOCAB, 4))
+
+    def document() -> np.ndarray:
+        tokens, current = [], int(random.integers(2, VOCAB))
+        for choice in random.integers(0, 4, 400):
+            current = int(following[current, choice])
+            tokens.append(current)
+        return np.array([*tokens, 1])
+
+    vocabulary = Vocabulary(class_name="Test", name="test", size=VOCAB, eos_id=1, digest="0")
+    with ShardWriter(tmp_path_factory.mktemp("shards") / "markov", {"targets": vocabulary}) as writer:
+        for split, count in (("train", 100), ("heldout", 10)):
+            for _ in range(count):
+                writer.add(split, {"targets": document()}, {"targets": 400})
+        folder = writer.finish({})
+    return open_shards(folder)
+
+
+@pytest.fixture
+def make_assembly(shards) -> Callable[..., Assembly]:
+    """assembly(**changes of the study): one size, batches of 8 sequences of 16 tokens."""
+
+    def make(**changes) -> Assembly:
+        recipe = {
+            "sequence": 16,
+            "batch_tokens": PowerRule(value=128),
+            "learning_rate": PowerRule(value=1e-2),
+            "warmup_tokens": 512,
+            "cooldown_steps_min": 2,
+        } | changes.pop("recipe", {})
+        settings = {
+            "name": "test",
+            "sizes": (Size(width=16, depth=2),),
+            "tokens": (128 * 20, 128 * 40),
+            "eval_tokens": 1024,
+            "steps_per_dispatch": 3,
+        } | changes
+        return from_shards(Study(recipe=Recipe(**recipe), **settings), shards)
+
+    return make
+
+
+@pytest.fixture
+def make_training(tmp_path) -> Callable[..., Training]:
+    """training(assembly, out=..., mesh=..., stop=...) of the plan's first trajectory."""
+
+    def make(assembly: Assembly, out: Path = tmp_path / "out", stop=lambda: False, index: int = 0, **settings):
+        workspace = Workspace(out, assembly.study.name)
+        workspace.create()
+        trajectory, study = assembly.plan[index], assembly.study
+        step = Step(
+            trajectory,
+            make_mesh(study.mesh),
+            microbatches=study.microbatches,
+            steps_per_dispatch=study.steps_per_dispatch,
+        )
+        return Training(
+            trajectory=trajectory,
+            step=step,
+            loader=assembly.loader(trajectory),
+            held_out=assembly.held_out,
+            workspace=workspace,
+            mesh=str(study.mesh),
+            checkpoint_seconds=settings.get("checkpoint_seconds", 1e9),
+            report=settings.get("report", lambda progress: None),
+            done=settings.get("done", lambda run, row: None),
+            stop=stop,
+            say=settings.get("say", print),
+        )
+
+    return make
+
+
+@pytest.fixture
+def eight() -> MeshConfig:
+    return MeshConfig(data=2, fsdp=2, tensor=2)

@@ -1,0 +1,201 @@
+"""The command line as a person meets it: the whole loop on a small text, interruption, and one-line errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmscale.cli import main
+from lmscale.records import Workspace
+
+STUDY = """
+from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
+STUDY = Study(
+    name="small",
+    sizes=(Size(width=16, depth=1), Size(width=32, depth=1)),
+    tokens=(16384, 32768),
+    corpus=Corpus(files=({text!r},), heldout=0.2),
+    recipe=Recipe(
+        sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
+    ),
+    eval_tokens=2048,
+)
+"""
+SWEEP = "import sys; from lmscale.cli import main; sys.exit(main(sys.argv[1:]))"
+NO_TENSORFLOW = """
+import sys
+from lmscale.cli import main
+status = main(sys.argv[1:])
+loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "seqio")]
+sys.exit(f"loaded {loaded}" if loaded else status)
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A study over 128 kB of text, with its text prepared in `out` beside it."""
+    folder = tmp_path_factory.mktemp("cli")
+    lines = [f"the {i % 97}th of {i % 89} lines counts {i * i % 9973} and then {i % 7} more.\n" for i in range(3000)]
+    (folder / "text.txt").write_text("".join(lines))
+    (folder / "small.py").write_text(STUDY.format(text=str(folder / "text.txt")))
+    assert main(["prepare", str(folder / "small.py"), "--out", str(folder / "out")]) == 0
+    return folder / "small.py"
+
+
+def lmscale(code: str, *arguments: object, devices: int | None = None) -> subprocess.Popen:
+    """A process of its own, with as many CPU devices as it chooses itself unless `devices` are given."""
+    env = dict(os.environ)
+    env.pop("XLA_FLAGS")
+    if devices:
+        env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def copy_shards(study: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "shards").symlink_to(study.parent / "out" / "shards")
+
+
+def losses(out: Path) -> dict[str, float]:
+    return {r["row"]["run_id"]: r["row"]["loss_nats"] for r in Workspace(out, "small").records()}
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(study, tmp_path):
+    out, whole = tmp_path / "cut", tmp_path / "whole"
+    copy_shards(study, out)
+    copy_shards(study, whole)
+    process = lmscale(SWEEP, "sweep", study, "--out", out)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith("done"), process.communicate()[1]
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert "goes on from here" in stderr
+    assert (out / "small" / "runs.csv").read_text().count("\n") >= 2
+    before = losses(out)
+    assert 1 <= len(before) < 4
+
+    times = {p: p.stat().st_mtime_ns for p in out.glob("small/runs/*/record.json")}
+    again = lmscale(SWEEP, "sweep", study, "--out", out)
+    stdout, stderr = again.communicate()
+    assert again.returncode == 0, stderr
+    assert f"{4 - len(before)} runs trained, {len(before)} were done before" in stdout
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+    uninterrupted = lmscale(SWEEP, "sweep", study, "--out", whole)
+    assert "4 runs trained, 0 were done before" in uninterrupted.communicate()[0]
+    assert losses(out) == losses(whole)
+    assert main(["export", str(study), "--out", str(out)]) == 0
+
+
+def test_a_sweep_on_eight_devices_matches_one_and_needs_no_tensorflow(study, tmp_path):
+    out, one = tmp_path / "eight", tmp_path / "one"
+    copy_shards(study, out)
+    copy_shards(study, one)
+    fewer = ["--tokens", "16384", "--sizes", "32x1"]
+    process = lmscale(NO_TENSORFLOW, "sweep", study, "--out", out, "--mesh", "2,2,2", *fewer)
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert main(["sweep", str(study), "--out", str(one), *fewer]) == 0
+    many = Workspace(out, "small").records()
+    assert many[0]["row"]["mesh"] == "2,2,2"
+    assert losses(out) == pytest.approx(losses(one), rel=1e-5)
+
+
+def test_plan_prints_the_grid_and_trains_nothing(study, tmp_path, capsys):
+    copy_shards(study, tmp_path / "out")
+    capsys.readouterr()
+    arguments = ["plan", str(study), "--out", str(tmp_path / "out"), "--tokens", "16e3,32768", "--json", "-"]
+    assert main([*arguments, "--sizes", "16x1", "--recipe.cooldown-fraction=0.1"]) == 0
+    captured = capsys.readouterr()
+    plan = json.loads(captured.out)
+    assert [run["tokens"] for run in plan["runs"]] == [15872, 32768]  # 16,000 tokens are 62.5 steps: 62
+    assert plan["seconds"] > 0
+    assert "6ND" in captured.err
+    assert losses(tmp_path / "out") == {}
+
+
+def errors(capsys, *arguments: object) -> str:
+    """The one line of a command that fails with status 2."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("lmscale: ")
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--recipe.warmpu-tokens", "5"], ["recipe.warmpu_tokens", "unknown field", "--recipe.warmup-tokens"]),
+        (["--sizez", "5"], ["sizez", "unknown field", "--sizes"]),
+        (["--recipe", "5"], ["recipe", "given by its parts"]),
+        (["--tokens"], ["tokens", "no value given"]),
+        (["--tokens", "many"], ["tokens", "'many'", "a whole number"]),
+        (["--tokens", "1e6,1e6"], ["tokens", "twice"]),
+        (["--tokens", "-5"], ["tokens", "positive"]),
+        (["--tokens", "300"], ["tokens", "300", "ask for at least"]),
+        (["--tokens", "1e9"], ["tokens", "exceeds", "unique tokens", "--corpus.allow-repeats"]),
+        (["--sizes", "33x2"], ["size.width", "33", "multiple of 8"]),
+        (["--sizes", "64x2x3"], ["size.heads", "3", "width 64"]),
+        (["--sizes", "64x0"], ["size.depth", "0", "at least 1"]),
+        (["--mesh", "2,2"], ["mesh", "2,2", "a mesh such as 2,2,2"]),
+        (["--mesh", "3,1,1"], ["mesh", "3,1,1", "batch of 8 sequences"]),
+        (["--mesh", "1,1,4", "--sizes", "48x2"], ["mesh", "1,1,4", "heads 2"]),
+        (
+            ["--mesh", "4,4,1", "--recipe.batch-tokens.value", "4096", "--tokens", "98304"],
+            ["mesh", "takes 16 devices", "8 here"],
+        ),
+        (["--microbatches", "3"], ["mesh", "3 microbatches"]),
+        (["--family", "decoded"], ["family", "'decoded'", "decoder"]),
+        (["--recipe.cooldown-fraction", "1.5"], ["recipe.cooldown_fraction", "1.5"]),
+        (["--recipe.learning-rate.value", "nan"], ["recipe.learning_rate.value", "nan"]),
+        (["--eval-tokens", "10"], ["eval_tokens", "10", "16 sequences"]),
+        (["--name", "../x"], ["name", "'../x'", "lower-case"]),
+        (["stray"], ["argument", "'stray'"]),
+    ],
+)
+def test_bad_fields(study, capsys, arguments, words):
+    line = errors(capsys, "sweep", study, "--out", study.parent / "out", *arguments)
+    for word in words:
+        assert word in line
+
+
+def test_bad_studies(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert "did you mean quickstart?" in errors(capsys, "plan", "quickstrat")
+    (tmp_path / "empty.py").write_text("")
+    assert "holds no STUDY" in errors(capsys, "plan", tmp_path / "empty.py")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    assert "ZeroDivisionError" in errors(capsys, "plan", tmp_path / "broken.py")
+    assert "has no runs" in errors(capsys, "export", "quickstart", "--out", tmp_path)
+
+
+def test_bad_texts(study, tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 100)
+    for name, word in (("empty.txt", "empty"), ("latin.txt", "UTF-8"), ("absent.txt", "no file")):
+        line = errors(capsys, "sweep", study, "--out", tmp_path / "out", "--corpus.files", tmp_path / name)
+        assert "corpus.files" in line
+        assert word in line
+
+
+def test_an_unwritable_results_folder(study, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    line = errors(capsys, "sweep", study, "--out", tmp_path / "file")
+    assert "cannot be written" in line
+    assert "--out DIR" in line
+
+
+def test_bad_commands(capsys):
+    assert "COMMAND" in errors(capsys)
+    assert "invalid choice" in errors(capsys, "swep")
+    assert "--jsom" in errors(capsys, "fit", "x.csv", "--jsom", "y")

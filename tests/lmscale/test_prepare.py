@@ -1,0 +1,292 @@
+"""Preparation end to end, compared with the documents themselves. seqio is slow to load: two child processes do it."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.errors import InputError
+from lmscale.config import Corpus
+from lmscale.data import sources
+from lmscale.data.prepare import ensure_prepared, find_prepared, main, prepared_folder
+from lmscale.data.shards import Split, open_shards
+
+ROOT = Path(__file__).resolve().parents[2]
+
+USER_TASKS = """
+import os
+import numpy as np, seqio, tensorflow as tf
+SENTENCES = ["this is " + "e" * (i % 20) + " a test " + "t" * (i // 20) + " caf\\u00e9" for i in range(300)]
+MODEL = os.path.join(os.path.dirname(seqio.__file__), "test_data", "sentencepiece", "sentencepiece.model")
+
+def source(examples, split="train"):
+    def dataset(split, shuffle_files, seed=None):
+        return tf.data.Dataset.from_tensor_slices(examples)
+    return seqio.FunctionDataSource(dataset, splits=[split])
+
+pieces = seqio.Feature(seqio.SentencePieceVocabulary(MODEL), add_eos=True)
+tokenize = [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
+pairs = {"inputs": [s[:12] for s in SENTENCES], "targets": SENTENCES}
+seqio.TaskRegistry.add("pairs", source(pairs), {"inputs": pieces, "targets": pieces}, preprocessors=tokenize)
+integers = seqio.Feature(seqio.PassThroughVocabulary(100_000), add_eos=False)
+numbers = {"targets": np.arange(4000, dtype=np.int32).reshape(200, 20) * 25}
+seqio.TaskRegistry.add("integers", source(numbers), {"targets": integers}, preprocessors=[])
+for part in range(2):
+    seqio.TaskRegistry.add(f"part{part}", source({"targets": SENTENCES[part::2]}), {"targets": pieces},
+                           preprocessors=tokenize)
+seqio.MixtureRegistry.add("mixed", [("part0", 1), ("part1", 3)])
+seqio.TaskRegistry.add("no_train", source(numbers, "test"), {"targets": integers}, preprocessors=[])
+seqio.TaskRegistry.add("floats", source({"targets": np.ones((3, 4), np.float32)}),
+                       {"targets": seqio.Feature(integers.vocabulary, dtype=tf.float32)}, preprocessors=[])
+seqio.TaskRegistry.add("outside", source({"targets": np.full((3, 4), 100_000, np.int32)}), {"targets": integers},
+                       preprocessors=[])
+def fails(dataset):
+    return dataset.map(lambda x: {"targets": tf.ensure_shape(tf.reshape(x["targets"], [7]), [7])})
+seqio.TaskRegistry.add("failing", source(numbers), {"targets": integers}, preprocessors=[fails])
+"""
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from lmscale.config import Corpus
+from lmscale.data.prepare import prepare, prepared_folder
+from analysis.errors import InputError
+results = {}
+for name, fields in json.loads(sys.argv[1]).items():
+    corpus = Corpus(**{**fields, "files": tuple(fields.get("files", ()))})
+    folder = prepared_folder(corpus, Path("prepared"))[0]
+    (Path("prepared") / f".{folder.name}.tmp-stale").mkdir(parents=True)
+    lines = []
+    try:
+        prepare(corpus, Path("prepared"), echo=lines.append)
+        results[name] = {"folder": str(folder.resolve()), "lines": lines}
+    except InputError as error:
+        results[name] = {"error": str(error)}
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def python_source(tmp_path_factory) -> tuple[Path, list[str]]:
+    lines: list[str] = []
+    return ensure_prepared(Corpus(), tmp_path_factory.mktemp("python_source"), echo=lines.append), lines
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> dict[str, Any]:
+    """Results of all other preparations, made in one child process: a folder, or the message of an InputError."""
+    work = tmp_path_factory.mktemp("prepare")
+    (work / "my_tasks.py").write_text(USER_TASKS)
+    (work / "broken.py").write_text("import seqio\n1 / 0\n")
+    (work / "books").mkdir()
+    for number in range(60):
+        (work / "books" / f"{number:03d}.txt").write_text(f"Book {number}: \u4e2d\u6587\r\n" * (number + 1))
+    (work / "one.txt").write_text("a small text\n")
+    (work / "more").mkdir()
+    for number in range(40):
+        (work / "more" / f"{number:03d}.txt").write_text(f"added {number}\n" * 50)
+    mine = {"module": "my_tasks", "heldout": 0.2}
+    corpora = {
+        "files": {"files": ["books/*.txt"], "heldout": 0.2},
+        "files_more": {"files": ["books/*.txt", "more/*.txt"], "heldout": 0.2},
+        "small": {"files": ["one.txt"]},
+        "typo": {"task": "pears", **mine},
+        "no_module": {"task": "pairs", "module": "my_taks"},
+        "broken": {"task": "pairs", "module": "broken"},
+        **{
+            task: {"task": task, **mine}
+            for task in ("pairs", "integers", "mixed", "no_train", "floats", "outside", "failing")
+        },
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, json.dumps(corpora)],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {"work": work, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def texts(split: Split) -> list[bytes]:
+    """Decodes byte tokens without seqio: ids 3 to 258 are bytes, and each document ends with id 1."""
+    decoded = []
+    for index in range(split.documents):
+        tokens = split.document(index)
+        assert tokens[-1] == 1
+        decoded.append((tokens[:-1] - 3).astype(np.uint8).tobytes())
+    return decoded
+
+
+def held_out(text: bytes, share: float) -> bool:
+    return int(hashlib.sha256(text).hexdigest()[:16], 16) / 2**64 < share
+
+
+def test_python_source_is_the_text_byte_for_byte(python_source):
+    shards = open_shards(python_source[0])
+    truth = [document.text for document in sources.documents(Corpus())]
+    assert texts(shards.train) == [text for text in truth if not held_out(text, 0.05)]
+    assert texts(shards.heldout) == [text for text in truth if held_out(text, 0.05)]
+    for split in (shards.train, shards.heldout):
+        assert split.bytes.tolist() == [len(text) for text in texts(split)]
+        assert split.tokens == split.total_bytes + split.documents
+    shards.verify()
+
+
+def test_manifest_says_where_tokens_come_from(python_source):
+    manifest = open_shards(python_source[0]).manifest
+    assert (manifest["corpus"], manifest["task"], manifest["heldout"]) == ("python_source", "python_source", 0.05)
+    vocabulary = manifest["features"]["targets"]
+    assert (vocabulary["name"], vocabulary["size"], vocabulary["eos_id"]) == ("bytes", 259, 1)
+    assert set(manifest["versions"]) == {"python", "seqio", "tensorflow"}
+    assert manifest["source"]["fingerprint"] == sources.survey(Corpus()).fingerprint
+    assert str(Path.home()) not in json.dumps(manifest)
+
+
+def test_a_prepared_corpus_is_found_and_not_made_again(python_source):
+    folder, lines = python_source
+    assert find_prepared(Corpus(), folder.parent) == folder
+    assert ensure_prepared(Corpus(allow_repeats=True), folder.parent, echo=pytest.fail) == folder
+    assert find_prepared(Corpus(heldout=0.06), folder.parent) is None
+    assert any("documents" in line and "MB/s" in line for line in lines)
+
+
+def test_user_files_are_prepared(prepared):
+    shards = open_shards(Path(prepared["files"]["folder"]))
+    truth = [path.read_bytes() for path in sorted((prepared["work"] / "books").iterdir())]
+    assert texts(shards.train) == [text for text in truth if not held_out(text, 0.2)]
+    assert texts(shards.heldout) == [text for text in truth if held_out(text, 0.2)]
+
+
+def test_nothing_is_left_of_failed_and_killed_preparations(prepared):
+    assert not list((prepared["work"] / "prepared").glob(".*.tmp-*"))
+
+
+def test_adding_text_moves_no_document(prepared):
+    before = open_shards(Path(prepared["files"]["folder"]))
+    after = open_shards(Path(prepared["files_more"]["folder"]))
+    assert set(texts(before.train)) < set(texts(after.train))
+    assert set(texts(before.heldout)) < set(texts(after.heldout))
+    assert not set(texts(after.train)) & set(texts(after.heldout))
+
+
+def test_a_users_task_with_two_features_and_sentencepiece(prepared):
+    from sentencepiece import SentencePieceProcessor
+
+    shards = open_shards(Path(prepared["pairs"]["folder"]))
+    model = SentencePieceProcessor(model_file=_seqio_model())
+    sentences = ["this is " + "e" * (i % 20) + " a test " + "t" * (i // 20) + " caf\u00e9" for i in range(300)]
+    truth = sorted(([*model.encode(sentence), 1], [*model.encode(sentence[:12]), 1]) for sentence in sentences)
+    pairs = [
+        (shards.split(split).document(index).tolist(), shards.split(split, "inputs").document(index).tolist())
+        for split in ("train", "heldout")
+        for index in range(shards.split(split).documents)
+    ]
+    assert sorted(pairs) == truth
+    assert len({tuple(targets) for targets, _ in pairs}) > 200
+    sizes = sum(len(sentence.encode()) for sentence in sentences)
+    assert shards.train.total_bytes + shards.heldout.total_bytes == sizes
+    assert shards.vocabularies["targets"].name.startswith("sentencepiece-")
+
+
+def test_tokens_that_are_no_text(prepared):
+    shards = open_shards(Path(prepared["integers"]["folder"]))
+    tokens = np.concatenate([split.read(0, split.tokens) for split in (shards.train, shards.heldout)])
+    assert tokens.dtype == np.uint32
+    assert np.array_equal(np.sort(tokens), np.arange(4000) * 25)
+    assert shards.train.vocabulary.eos_id is None
+    assert shards.train.total_bytes == 0
+
+
+def test_a_mixture_gives_each_task_once(prepared):
+    shards = open_shards(Path(prepared["mixed"]["folder"]))
+    pairs = open_shards(Path(prepared["pairs"]["folder"]))
+    assert shards.train.documents + shards.heldout.documents == 300
+    assert any("its rates do not act" in line for line in prepared["mixed"]["lines"])
+    assert shards.train.tokens + shards.heldout.tokens == pairs.train.tokens + pairs.heldout.tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("small", "corpus.heldout: 0.05 leaves no document to evaluate on among 1; "),
+        ("typo", "corpus.task: 'pears' is no registered seqio Task or Mixture; did you mean pairs"),
+        ("no_module", "corpus.module: 'my_taks' is not found; did you mean my_tasks?"),
+        ("broken", "corpus.module: 'broken' fails to import (ZeroDivisionError: division by zero); mend it"),
+        ("no_train", "corpus.task: 'no_train' has no split 'train', only ['test']; add one"),
+        ("floats", "corpus.task: feature 'targets' is float32 of rank 1; it must be integers of rank 1"),
+        ("outside", "corpus.task: feature 'targets' holds token 100000, outside its vocabulary of 100000"),
+        ("failing", "corpus.task: 'failing' fails while it runs ("),
+    ],
+)
+def test_bad_corpora_are_named(prepared, name, message):
+    assert prepared[name]["error"].startswith(message)
+    assert "\n" not in prepared[name]["error"]
+
+
+def test_a_typo_is_named_without_starting_a_child(tmp_path):
+    with pytest.raises(InputError, match=r"^corpus.task: 'python_sorce' .* did you mean python_source\?"):
+        ensure_prepared(Corpus(task="python_sorce"), tmp_path, echo=pytest.fail)
+
+
+def test_errors_of_the_child_come_back_as_one_line(tmp_path):
+    (tmp_path / "text.txt").write_text("text\n")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"^out: '.*file' cannot be written \(File exists\); choose another") as caught:
+        ensure_prepared(Corpus(files=(str(tmp_path / "text.txt"),)), tmp_path / "file", echo=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_of_the_child_ends_with_status_2(tmp_path, capsys):
+    assert main([json.dumps({"files": [f"{tmp_path}/none.txt"]}), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: corpus.files: ")
+
+
+def test_a_killed_preparation_is_not_found(tmp_path):
+    (tmp_path / "text.txt").write_text("text\n")
+    corpus = Corpus(files=(str(tmp_path / "text.txt"),))
+    folder = prepared_folder(corpus, tmp_path / "prepared")[0]
+    code = f"""
+import os, signal
+from pathlib import Path
+import numpy as np
+from lmscale.data.shards import Vocabulary
+from lmscale.data.writer import ShardWriter
+vocabulary = Vocabulary(class_name="", name="bytes", size=259, eos_id=1, digest="")
+writer = ShardWriter(Path({str(folder)!r}), {{"targets": vocabulary}}, shard_tokens=4)
+for _ in range(10):
+    writer.add("train", {{"targets": np.array([5, 6, 1])}}, {{"targets": 2}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "prepared").iterdir())) == 1
+    assert find_prepared(corpus, tmp_path / "prepared") is None
+
+
+def test_a_users_module_enters_the_key_through_its_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = set()
+    for text in ("a = 1\n", "a = 2\n"):
+        (tmp_path / "tasks_of_mine.py").write_text(text)
+        keys.add(prepared_folder(Corpus(task="mine", module="tasks_of_mine"), tmp_path)[0])
+    keys.add(prepared_folder(Corpus(task="mine", module="not_there"), tmp_path)[0])
+    assert len(keys) == 3
+    assert "tasks_of_mine" not in sys.modules
+
+
+def _seqio_model() -> str:
+    import importlib.util
+
+    spec = importlib.util.find_spec("seqio")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return os.path.join(spec.submodule_search_locations[0], "test_data", "sentencepiece", "sentencepiece.model")

@@ -1,0 +1,95 @@
+"""Parameter and FLOP formulas against the real tree, the real program, and published models."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.errors import InputError
+from lmscale.config import MeshConfig, Size
+from lmscale.mesh import make_mesh
+from lmscale.models import build
+from lmscale.shapes import ladder_depth, shape_for, shape_of
+
+SHAPES = [
+    shape_of(Size(width=16, depth=1), vocab=32),
+    shape_of(Size(width=48, depth=3), vocab=259),
+    shape_of(Size(width=64, depth=2, heads=4), vocab=1000, tied=False),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_params_equal_the_real_tree(shape):
+    model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
+    tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    sizes = jax.tree_util.tree_map_with_path(lambda path, x: (jax.tree_util.keystr(path), x.size), tree)
+    leaves = jax.tree.leaves(sizes, is_leaf=lambda x: isinstance(x, tuple))
+    assert sum(size for _, size in leaves) == shape.params
+    assert sum(size for name, size in leaves if "embedding" in name or "head" in name) == shape.params_embedding
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_flops_equal_the_dot_products_of_the_program(shape):
+    sequence, batch = 24, 3
+    model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
+    tokens = jnp.zeros((batch, sequence), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    jaxpr = jax.make_jaxpr(model.apply)(params, tokens)
+    assert dot_flops(jaxpr.jaxpr) == shape.forward_flops_per_token(sequence) * batch * sequence
+
+
+def dot_flops(jaxpr) -> float:
+    """2 x multiply-adds of every dot_general in a jaxpr; a scan's body counts `length` times."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        times = equation.params.get("length", 1)
+        for inner in jaxprs_in(equation.params):
+            total += times * dot_flops(inner)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            size = 1
+            for dimension in contracted:
+                size *= equation.invars[0].aval.shape[dimension]
+            total += 2.0 * equation.outvars[0].aval.size * size
+    return total
+
+
+def jaxprs_in(params: dict) -> list:
+    """The jaxprs among an equation's parameters, closed or open."""
+    values = [v for value in params.values() for v in (value if isinstance(value, tuple | list) else [value])]
+    return [getattr(v, "jaxpr", v) for v in values if hasattr(getattr(v, "jaxpr", v), "eqns")]
+
+
+def test_flops_agree_with_xla_on_an_unscanned_model():
+    shape, sequence, batch = shape_of(Size(width=128, depth=2), vocab=512), 64, 4
+    model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
+    tokens = jnp.zeros((batch, sequence), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    counted = jax.jit(model.apply).lower(params, tokens).compile().cost_analysis()
+    ours = shape.forward_flops_per_token(sequence) * batch * sequence
+    assert counted is not None
+    assert ours <= counted["flops"] <= 1.08 * ours  # XLA also counts the element-wise operations
+
+
+def test_ladder_meets_published_models():
+    llama = shape_of(Size(width=4096, depth=32), vocab=32000)
+    assert (llama.heads, llama.head_size) == (32, 128)
+    assert ladder_depth(4096) == 32
+    assert shape_of(Size(width=768), vocab=50257).heads == 12  # GPT-2
+
+
+@settings(deadline=None)
+@given(st.floats(1e4, 1e12), st.sampled_from([259, 32000]))
+def test_ladder_comes_near_any_count(params, vocab):
+    if params < 40 * vocab:
+        return
+    shape = shape_for(params, vocab)
+    assert abs(shape.params / params - 1) < 0.15
+    assert shape.head_size % 2 == 0
+    assert shape.heads * shape.head_size == shape.width
+
+
+def test_a_count_below_the_ladder_is_refused():
+    with pytest.raises(InputError, match="below the ladder's smallest"):
+        shape_for(100, 259)

@@ -1,0 +1,68 @@
+"""Imports go down only: experiments -> lmscale -> analysis, and each floor keeps to its libraries."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "seqio"}
+FRAMEWORK_FREE = [
+    "config",
+    "shapes",
+    "plan",
+    "records",
+    "studies",
+    "assemble",
+    "evaluate",
+    "cli",
+    "answer",
+    "allocator",
+]
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages and lmscale modules that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis").glob("*.py")), ids=lambda p: p.name)
+def test_analysis_stands_alone(path):
+    allowed = {"analysis", "numpy", "scipy", "pandas", "matplotlib"} | set(sys.stdlib_module_names)
+    assert packages(path) <= allowed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.name)
+def test_studies_import_the_configuration_alone(path):
+    assert imports(path) <= {"lmscale.config"} | set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lmscale").rglob("*.py")), ids=lambda p: p.name)
+def test_nothing_imports_a_study(path):
+    assert "experiments" not in packages(path)
+
+
+def test_tensorflow_stays_in_two_files_and_orbax_in_one():
+    using = {p.relative_to(ROOT).as_posix(): packages(p) for p in (ROOT / "lmscale").rglob("*.py")}
+    tensorflow = {name for name, found in using.items() if found & {"tensorflow", "seqio"}}
+    assert tensorflow <= {"lmscale/data/tasks.py", "lmscale/data/prepare.py"}
+    assert {name for name, found in using.items() if "orbax" in found} == {"lmscale/checkpoint.py"}
+
+
+def test_framework_free_modules_load_no_framework():
+    loads = "; ".join(f"import lmscale.{name}" for name in FRAMEWORK_FREE)
+    code = f"{loads}; import sys; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
