@@ -35,7 +35,9 @@ def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
 
     Raises InputError for a text, a grid or a mesh that cannot be.
     """
-    return from_shards(study, open_shards(ensure_prepared(study.corpus, out / "shards", echo=say)))
+    shards = open_shards(ensure_prepared(study.corpus, out / "shards", echo=say))
+    shards.verify()
+    return from_shards(study, shards)
 
 
 def from_shards(study: Study, shards: Shards) -> Assembly:

@@ -16,10 +16,11 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.data.loader import EvaluationSet
 from lmscale.evaluate import evaluate
 from lmscale.mesh import make_mesh
-from lmscale.plan import Trajectory
+from lmscale.plan import Run, Trajectory, cost, largest_first
 from lmscale.step import Step
 from lmscale.train import EVALUATION_ROWS
 
+START_SECONDS = 6.0  # from starting a worker to its first trajectory: importing jax, flax and orbax
 MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
 
 
@@ -32,14 +33,26 @@ class Cost:
     evaluation_seconds: float
     checkpoint_seconds: float  # a save and a restore
 
+    def run_seconds(self, trajectory: Trajectory, run: Run) -> float:
+        """What a run adds: its part of the trunk, its cooldown, an evaluation, and its saves (branch point and final
+        parameters, a third as large) and a restore.
+        """
+        h = trajectory.hyperparameters
+        steps = cost(trajectory, run) / trajectory.shape.train_flops(h.batch_tokens, h.sequence)
+        return self.step_seconds * steps + self.evaluation_seconds + 1.5 * self.checkpoint_seconds
+
     def seconds(self, trajectory: Trajectory) -> float:
-        """Wall time of a whole trajectory: compiling once, every step, and per run an evaluation and two saves."""
-        runs = len(trajectory.runs)
-        return (
-            self.compile_seconds
-            + self.step_seconds * trajectory.train_steps
-            + runs * (self.evaluation_seconds + 1.5 * self.checkpoint_seconds)
-        )
+        """Wall time of a whole trajectory."""
+        return self.compile_seconds + sum(self.run_seconds(trajectory, run) for run in trajectory.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a sweep will take on this machine: the cost of each trajectory by id, and the whole."""
+
+    costs: dict[str, Cost]
+    workers: int
+    seconds: float
 
 
 def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Cost:
@@ -78,8 +91,8 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     )
 
 
-def calibrate_plan(assembly: Assembly, say: Callable[[str], None]) -> dict[str, Cost]:
-    """The cost of every trajectory of a plan, by id; seeds of one shape are measured once."""
+def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) -> Estimate:
+    """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
     study, mesh = assembly.study, make_mesh(assembly.study.mesh)
     measured: dict[tuple, Cost] = {}
     costs = {}
@@ -90,4 +103,7 @@ def calibrate_plan(assembly: Assembly, say: Callable[[str], None]) -> dict[str, 
             step = Step(trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch)
             measured[key] = calibrate(trajectory, step, assembly.held_out)
         costs[trajectory.id] = measured[key]
-    return costs
+    busy = [START_SECONDS] * workers
+    for trajectory in largest_first(assembly.plan):  # each worker takes the largest that is left
+        busy[busy.index(min(busy))] += costs[trajectory.id].seconds(trajectory)
+    return Estimate(costs=costs, workers=workers, seconds=max(busy))

@@ -14,7 +14,9 @@ from lmscale import __version__, answer
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
+    from lmscale.calibrate import Estimate
 
+FAILURE = 1
 USER_ERROR = 2
 INTERRUPTED = 130  # as a shell reports SIGINT
 
@@ -31,19 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = make_parser()
         args, rest = parser.parse_known_args(arguments)
-        if rest and not hasattr(args, "study"):
+        if rest and not args.overridable:
             raise InputError(f"argument: {rest[0]!r} is not known to 'lmscale {args.command}'; see its --help")
         args.overrides = rest
         return args.run(args)
     except InputError as error:
         print(f"lmscale: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print("lmscale: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a child that was killed: what is on disk stays sound
+        print(f"lmscale: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILURE
+    except KeyboardInterrupt:
+        print("lmscale: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("plan", plan, "print the grid of a study, its cost and its time; train nothing"),
         ("prepare", prepare, "tokenise a study's text into shards"),
         ("sweep", sweep, "train every run of a study that is not done yet"),
+        ("run", run, "work on a study in this process; a sweep starts several of these"),
         ("export", export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
     ):
         command = commands.add_parser(
@@ -65,12 +71,18 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("study", help="a study file, or the name of one in ./experiments")
         command.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results folder")
-        command.set_defaults(run=function)
+        command.set_defaults(run=function, overridable=name != "export")
         if name != "export":
             command.epilog = _fields_help()
+        if name == "sweep":
+            text = "processes to train in (default: one a core on a CPU, else one)"
+            command.add_argument("--workers", metavar="K", help=text)
+        if name == "run":
+            command.add_argument("--events", action="store_true", help="report as JSON lines")
         if name == "plan":
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
+    parser.set_defaults(overridable=False)
     answer.add_parsers(commands)
     return parser
 
@@ -83,13 +95,13 @@ def _fields_help() -> str:
 
 
 def _study(args: argparse.Namespace, *, training: bool = True) -> Assembly:
-    """The study of the command line with its text. What must be set before jax is imported is set here."""
+    """The study of the command line with its text. If jax will train here, what must be set before it is imported."""
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
     if training:
         _before_jax(study.mesh.devices)
-    _need("jax", "numpy")
+    _need("jax", "flax", "optax", "orbax", "rich")
     from lmscale.assemble import assemble
     from lmscale.records import Workspace
 
@@ -107,6 +119,12 @@ def _before_jax(devices: int) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
 
 
+def _workers(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise InputError(f"workers: {text!r} must be a whole number from 1 to 1024")
+    return int(text)
+
+
 def _need(*modules: str) -> None:
     import importlib.util
 
@@ -122,16 +140,29 @@ def _need(*modules: str) -> None:
 def plan(args: argparse.Namespace) -> int:
     from lmscale.plan_table import as_json, as_text
 
-    assembly = _study(args)
-    costs = None
+    assembly, estimate = _study(args, training=False), None
     if not args.no_time:
-        from lmscale.calibrate import calibrate_plan
-
-        costs = calibrate_plan(assembly, lambda line: print(line, file=sys.stderr, flush=True))
-    print(as_text(assembly, costs), file=sys.stderr if args.json == "-" else sys.stdout)
+        estimate = _estimate(assembly)
+    print(as_text(assembly, estimate), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
-        answer.write_json(args.json, as_json(assembly, costs))
+        answer.write_json(args.json, as_json(assembly, estimate))
     return 0
+
+
+def _estimate(assembly: Assembly) -> Estimate:
+    """Times the plan on the cores that one worker of a sweep would have."""
+    from lmscale.executors.local import default_workers, pin
+
+    cores = os.sched_getaffinity(0)
+    workers = default_workers(len(assembly.plan), assembly.study.mesh.devices)
+    pin(0, 0, workers)
+    _before_jax(assembly.study.mesh.devices)
+    try:
+        from lmscale.calibrate import estimate_plan
+
+        return estimate_plan(assembly, workers, lambda line: print(line, file=sys.stderr, flush=True))
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -152,19 +183,30 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def sweep(args: argparse.Namespace) -> int:
-    assembly = _study(args)
+    workers = None if args.workers is None else _workers(args.workers)
+    assembly = _study(args, training=False)
     from lmscale.sweep import sweep as run_sweep
 
-    outcome = run_sweep(assembly, args.out)
-    folder = args.out / assembly.study.name
+    outcome = run_sweep(assembly, args.out, [args.study, "--out", str(args.out), *args.overrides], workers)
     print(
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, "
-        f"in {outcome.seconds / 60:.1f} min; tables in {folder}"
+        f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
     )
+    for failure in outcome.failures:
+        print(f"lmscale: {failure}", file=sys.stderr)
     if outcome.interrupted:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    return 1 if outcome.locked else 0
+    if outcome.left:
+        print(f"{outcome.left} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
+    return FAILURE if outcome.left else 0
+
+
+def run(args: argparse.Namespace) -> int:
+    assembly = _study(args)
+    from lmscale.worker import work
+
+    return INTERRUPTED if work(assembly, args.out, events=args.events) else 0
 
 
 def export(args: argparse.Namespace) -> int:

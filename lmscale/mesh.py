@@ -31,7 +31,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
         "mesh",
         str(config),
         f"takes {config.devices} devices, which does not divide the {len(devices)} here ({devices[0].platform}); "
-        "on a CPU, --cpu-devices N makes N of them",
+        "choose another mesh (on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of them)",
     )
     grid = np.array(devices[: config.devices]).reshape(config.data, config.fsdp, config.tensor)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from lmscale.config import Hyperparameters, MeshConfig, Study, check
@@ -164,6 +165,19 @@ def _horizons(study: Study, shape: Shape, h: Hyperparameters) -> list[tuple[int 
 def _with_runs(trajectory: Trajectory, runs: tuple[Run, ...]) -> Trajectory:
     fields = {name: getattr(trajectory, name) for name in trajectory.__dataclass_fields__}
     return Trajectory(**{**fields, "runs": runs})
+
+
+def cost(trajectory: Trajectory, run: Run) -> float:
+    """Training FLOPs that a run adds to those before it in its trajectory: its part of the trunk, and its cooldown."""
+    before = max((r.branch_step for r in trajectory.runs if r.branch_step < run.branch_step), default=0)
+    steps = run.branch_step - before + run.cooldown_steps
+    h = trajectory.hyperparameters
+    return trajectory.shape.train_flops(steps * h.batch_tokens, h.sequence)
+
+
+def largest_first(plan: Iterable[Trajectory]) -> list[Trajectory]:
+    """The order in which workers take trajectories, so that none is left alone with the longest at the end."""
+    return sorted(plan, key=lambda t: -sum(cost(t, run) for run in t.runs))
 
 
 def check_mesh(trajectory: Trajectory, mesh: MeshConfig, microbatches: int) -> None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from lmscale.assemble import Assembly
 
 if TYPE_CHECKING:
-    from lmscale.calibrate import Cost
+    from lmscale.calibrate import Estimate
 
 HEADER = (
     f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'FLOPs':>9} {'6ND':>9} "
-    f"{'rate':>8} {'batch':>8} {'mesh':>7}"
+    f"{'rate':>8} {'batch':>8} {'mesh':>7} {'seconds':>8}"
 )
 
 
-def as_text(assembly: Assembly, costs: dict[str, Cost] | None) -> str:
-    """The grid a row a run, then what it costs. `costs` None leaves the times out."""
+def as_text(assembly: Assembly, estimate: Estimate | None) -> str:
+    """The grid a row a run, then what it costs. without an `estimate` the times are left out."""
     study = assembly.study
     lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
     for t in assembly.plan:
@@ -26,7 +26,8 @@ def as_text(assembly: Assembly, costs: dict[str, Cost] | None) -> str:
                 f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
                 f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} "
                 f"{t.shape.train_flops(run.tokens, h.sequence):>9.2e} {t.shape.flops_6nd(run.tokens):>9.2e} "
-                f"{h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7}"
+                f"{h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7} "
+                + (f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}" if estimate else f"{'-':>8}")
             )
     total = totals(assembly)
     lines.append(
@@ -35,16 +36,13 @@ def as_text(assembly: Assembly, costs: dict[str, Cost] | None) -> str:
     )
     lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")
     lines += [f"warning: {warning}" for warning in warnings(assembly)]
-    if costs is not None:
-        for t in assembly.plan:
-            cost = costs[t.id]
-            rate = t.hyperparameters.batch_tokens / cost.step_seconds
-            lines.append(f"{t.shape!s:>12} {rate:>11,.0f} tokens/s {cost.seconds(t):>8.0f} s, seed {t.seed}")
-        lines.append(f"about {seconds(assembly, costs) / 60:.1f} min in all on this machine, from a short calibration")
+    if estimate is not None:
+        minutes, workers = estimate.seconds / 60, estimate.workers
+        lines.append(f"about {minutes:.1f} min on this machine with {workers} workers, from a short calibration")
     return "\n".join(lines)
 
 
-def as_json(assembly: Assembly, costs: dict[str, Cost] | None) -> dict:
+def as_json(assembly: Assembly, estimate: Estimate | None) -> dict:
     """The same as one JSON object: `runs`, totals, `warnings` and, where measured, `seconds`."""
     runs = [
         {
@@ -66,11 +64,11 @@ def as_json(assembly: Assembly, costs: dict[str, Cost] | None) -> dict:
         for t in assembly.plan
         for run in t.runs
     ]
-    measured = None if costs is None else seconds(assembly, costs)
     return {
         "study": assembly.study.name,
         "totals": totals(assembly),
-        "seconds": measured,
+        "seconds": None if estimate is None else estimate.seconds,
+        "workers": None if estimate is None else estimate.workers,
         "warnings": warnings(assembly),
         "runs": runs,
     }
@@ -107,8 +105,3 @@ def warnings(assembly: Assembly) -> list[str]:
     if assembly.held_out.tokens_scored < assembly.study.eval_tokens * 0.9:
         found.append(f"the held-out text has {assembly.held_out.tokens_scored:,} tokens, fewer than eval_tokens asks")
     return found
-
-
-def seconds(assembly: Assembly, costs: dict[str, Cost]) -> float:
-    """Estimated wall time of the whole sweep."""
-    return sum(costs[t.id].seconds(t) for t in assembly.plan)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 15.0  # between plain lines
 
@@ -24,33 +24,34 @@ class Display(Protocol):
         """A line that stays."""
         ...
 
-    def update(self, *, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
-        """`flops` are those spent or saved so far, of the total."""
+    def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+        """What a worker does; `flops` are those of the whole sweep so far."""
         ...
 
 
-def make_display(total_flops: float) -> Display:
+def make_display(total_flops: float, workers: int) -> Display:
     """Bars if standard output is a terminal, else lines."""
-    return Bars(total_flops) if sys.stdout.isatty() else Lines(total_flops)
+    return Bars(total_flops, workers) if sys.stdout.isatty() else Lines(total_flops)
 
 
 class Bars:
-    """A live bar for the whole sweep with loss, tokens/s and the time left."""
+    """A live bar for the whole sweep with the time left, and under it what each worker does."""
 
-    def __init__(self, total_flops: float):
+    def __init__(self, total_flops: float, workers: int):
         self.console = Console()
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("{task.fields[rate]} tokens/s"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
             speed_estimate_period=120.0,
         )
-        self.task = self.progress.add_task("starting", total=total_flops, loss="-", rate="-")
+        self.total = total_flops
+        self.task = self.progress.add_task("sweep", total=total_flops, note="starting")
+        self.lines: list[TaskID] = [
+            self.progress.add_task(f"worker {worker}", total=None, note="starting") for worker in range(workers)
+        ]
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -62,13 +63,10 @@ class Bars:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
 
-    def update(self, *, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+    def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+        self.progress.update(self.task, completed=flops, note=f"{flops / self.total:.0%}, time left")
         self.progress.update(
-            self.task,
-            description=label,
-            completed=flops,
-            loss=f"{loss_nats:.3f}",
-            rate=f"{tokens_per_second:,.0f}",
+            self.lines[worker], note=f"{label}  loss {loss_nats:.3f}  {tokens_per_second:,.0f} tokens/s"
         )
 
 
@@ -78,7 +76,6 @@ class Lines:
     def __init__(self, total_flops: float):
         self.total = total_flops
         self.began = self.printed = time.monotonic()
-        self.first: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,16 +86,22 @@ class Lines:
     def say(self, line: str) -> None:
         print(line, flush=True)
 
-    def update(self, *, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+    def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
         now = time.monotonic()
-        if self.first is None:
-            self.first, self.began = flops, now  # what was done before this sweep began says nothing of its speed
         if now - self.printed < LINE_SECONDS:
             return
         self.printed = now
-        spent = flops - self.first
-        left = (self.total - flops) * (now - self.began) / spent if spent > 0 else float("nan")
+        left = (self.total / flops - 1) * (now - self.began)
         self.say(
             f"{flops / self.total:4.0%}  {label}  loss {loss_nats:.3f}  {tokens_per_second:,.0f} tokens/s  "
-            f"{left / 60:.1f} min left"
+            f"about {left / 60:.1f} min left"
         )
+
+
+def done_line(row: dict) -> str:
+    """A finished run for a person."""
+    shape = f"{row['width']}x{row['depth']}x{row['heads']}"
+    return (
+        f"done  {shape:>10}  {row['params']:>13,} params  {row['tokens']:>15,} tokens  "
+        f"loss {row['loss_nats']:.4f} +- {row['loss_stderr']:.4f} nats"
+    )

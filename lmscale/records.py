@@ -18,45 +18,15 @@ from pathlib import Path
 
 from analysis.errors import InputError
 
-RUN_COLUMNS = tuple(
-    [
-        "run_id",
-        "study",
-        "trajectory",
-        "family",
-        "objective",
-        "corpus",
-        "tokenizer",
-        "eval_set",
-        "vocab",
-        "params",
-        "params_embedding",
-        "tokens",
-        "unique_tokens",
-        "epochs",
-        "trained_bytes",
-        "flops",
-        "flops_6nd",
-        "flops_budget",
-        "loss_nats",
-        "loss_stderr",
-        "bits_per_byte",
-        "width",
-        "depth",
-        "heads",
-        "sequence",
-        "batch_tokens",
-        "learning_rate",
-        "schedule",
-        "cooldown_tokens",
-        "seed",
-        "status",
-        "interventions",
-        "mesh",
-        "device",
-        "step_seconds",
-    ]
+# fmt: off
+RUN_COLUMNS = (
+    "run_id", "study", "trajectory", "family", "objective", "corpus", "tokenizer", "eval_set", "vocab",
+    "params", "params_embedding", "tokens", "unique_tokens", "epochs", "trained_bytes",
+    "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte",
+    "width", "depth", "heads", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens", "seed",
+    "status", "interventions", "mesh", "device", "step_seconds",
 )
+# fmt: on
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on text not seen before
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
 SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr")

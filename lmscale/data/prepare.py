@@ -65,7 +65,7 @@ def ensure_prepared(corpus: Corpus, root: Path, *, echo: Echo) -> Path:
 
     Raises:
         InputError: what `prepare` raises, also when it is raised in the child.
-        RuntimeError: the child ended in another way, such as by a signal.
+        ChildProcessError: the child ended in another way, such as by a signal.
     """
     if corpus.module is None and not corpus.files and corpus.task not in sources.BUILT_IN:
         raise InputError(
@@ -230,7 +230,7 @@ def _run_child(corpus: Corpus, root: Path, echo: Echo) -> None:
         raise InputError(messages[-1].removeprefix("error: "))
     if status != 0:
         last = lines[-1] if lines else "it wrote nothing"
-        raise RuntimeError(f"preparing {corpus.name!r} ended with status {status}: {last}")
+        raise ChildProcessError(f"preparing {corpus.name!r} ended with status {status}: {last}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,131 @@
+"""Works on a study in this process: takes one trajectory after another that nobody else has, the largest first.
+
+This is `lmscale run`. A sweep starts several; any number may work on one results folder, for each trajectory is locked
+by the process that trains it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lmscale.assemble import Assembly
+from lmscale.mesh import make_mesh
+from lmscale.plan import Run, Trajectory, largest_first
+from lmscale.progress import done_line
+from lmscale.records import Workspace, write_json
+from lmscale.step import Step
+from lmscale.train import Diverged, Interrupted, Progress, Training, record, train
+
+
+def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
+    """Trains what is left of the plan; True if it was asked to stop. Raises InputError for an impossible mesh.
+
+    `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
+    """
+    study = assembly.study
+    mesh = make_mesh(study.mesh)
+    workspace = Workspace(out, study.name)
+    workspace.create()
+    tell = _tell_parent if events else _tell_person
+    with _signals() as stop:
+        for trajectory in largest_first(assembly.plan):
+            with _lock(workspace.trajectory(trajectory.id)) as owned:
+                pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
+                if not owned or not pending:
+                    continue
+                training = Training(
+                    trajectory=trajectory,
+                    step=Step(
+                        trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch
+                    ),
+                    loader=assembly.loader(trajectory),
+                    held_out=assembly.held_out,
+                    workspace=workspace,
+                    mesh=str(study.mesh),
+                    checkpoint_seconds=study.checkpoint_seconds,
+                    report=lambda p, trajectory=trajectory: tell(_progress(trajectory, p)),
+                    done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
+                    stop=lambda: stop.requested or os.getppid() != stop.parent,
+                    say=lambda line: tell({"event": "say", "line": line}),
+                )
+                try:
+                    train(training)
+                except Interrupted:
+                    return True
+                except Diverged as error:
+                    lost = _record_diverged(workspace, training, pending)
+                    line = f"{trajectory.id}: diverged, {error}; its unfinished runs are left out of fits"
+                    tell({"event": "diverged", "runs": lost, "line": line})
+    return False
+
+
+def _progress(trajectory: Trajectory, p: Progress) -> dict:
+    h, shape = trajectory.hyperparameters, trajectory.shape
+    return {
+        "event": "progress",
+        "run": p.run.id,
+        "label": f"{shape} to {p.run.tokens / 1e6:.2f} M tokens, {p.phase}",
+        "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
+        "loss_nats": p.train_loss_nats,
+        "tokens_per_second": p.tokens_per_second,
+    }
+
+
+def _tell_parent(message: dict) -> None:
+    print(json.dumps(message, allow_nan=False), flush=True)
+
+
+def _tell_person(message: dict) -> None:
+    if message["event"] == "done":
+        print(done_line(message["row"]), flush=True)
+    elif "line" in message:
+        print(message["line"], flush=True)
+
+
+def _record_diverged(workspace: Workspace, training: Training, pending: list[Run]) -> int:
+    lost = [run for run in pending if workspace.record(run.id) is None]
+    for run in lost:
+        workspace.run(run.id).mkdir(exist_ok=True)
+        write_json(workspace.run(run.id) / "record.json", record(training, run, None))
+    return len(lost)
+
+
+class _Stop:
+    requested = False
+
+    def __init__(self) -> None:
+        self.parent = os.getppid()  # a worker whose sweep is gone saves and stops
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """SIGINT and SIGTERM ask for a stop at the next call of the compiled program; a second one is obeyed at once."""
+    stop = _Stop()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    yield stop
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Whether this process owns the trajectory. The lock goes with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
