@@ -94,7 +94,7 @@ class Recipe:
     learning_rate: PowerRule = PowerRule(value=0.0047, params=108e6, exponent=-1 / 3)
     batch_tokens: PowerRule = PowerRule(value=160 * 2048, params=108e6, exponent=2 / 3)  # same source
     batch_tokens_max: int | None = None  # a cap; the rate is then scaled by sqrt(batch / rule), Malladi et al. 2022
-    warmup_tokens: int = 30_720  # never more than the model has parameters, Porian et al. 2024, Sec. 3.3
+    warmup_tokens: int = 30_720  # never more than the model has parameters: Porian et al. 2024 on warmup
     schedule: Schedule = "wsd"
     cooldown_fraction: float = 0.2  # Haegele et al. 2024 (arXiv:2405.18392): 10-20 % matches cosine
     cooldown_steps_min: int = 20

@@ -16,7 +16,7 @@ STUDY = """
 from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
 STUDY = Study(
     name="small",
-    sizes=(Size(width=16, depth=1), Size(width=32, depth=1)),
+    sizes=(Size(width=32, depth=1),),
     tokens=(16384, 32768),
     corpus=Corpus(files=({text!r},), heldout=0.2),
     recipe=Recipe(
@@ -69,26 +69,25 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(study, tmp_path):
     out, whole = tmp_path / "cut", tmp_path / "whole"
     copy_shards(study, out)
     copy_shards(study, whole)
-    process = lmscale(SWEEP, "sweep", study, "--out", out)
+    process = lmscale(SWEEP, "sweep", study, "--out", out, "--workers", 1)
     assert process.stdout is not None
-    first = process.stdout.readline()
-    assert first.startswith("done"), process.communicate()[1]
+    assert any(line.startswith("done") for line in process.stdout), process.communicate()[1]
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert "goes on from here" in stderr
     assert (out / "small" / "runs.csv").read_text().count("\n") >= 2
     before = losses(out)
-    assert 1 <= len(before) < 4
+    assert len(before) == 1
 
     times = {p: p.stat().st_mtime_ns for p in out.glob("small/runs/*/record.json")}
-    again = lmscale(SWEEP, "sweep", study, "--out", out)
+    again = lmscale(SWEEP, "sweep", study, "--out", out, "--workers", 1)
     stdout, stderr = again.communicate()
     assert again.returncode == 0, stderr
-    assert f"{4 - len(before)} runs trained, {len(before)} were done before" in stdout
+    assert "1 runs trained, 1 were done before" in stdout
     assert {p: p.stat().st_mtime_ns for p in times} == times
-    uninterrupted = lmscale(SWEEP, "sweep", study, "--out", whole)
-    assert "4 runs trained, 0 were done before" in uninterrupted.communicate()[0]
+    uninterrupted = lmscale(SWEEP, "sweep", study, "--out", whole, "--workers", 1)
+    assert "2 runs trained, 0 were done before" in uninterrupted.communicate()[0]
     assert losses(out) == losses(whole)
     assert main(["export", str(study), "--out", str(out)]) == 0
 
@@ -97,8 +96,8 @@ def test_a_sweep_on_eight_devices_matches_one_and_needs_no_tensorflow(study, tmp
     out, one = tmp_path / "eight", tmp_path / "one"
     copy_shards(study, out)
     copy_shards(study, one)
-    fewer = ["--tokens", "16384", "--sizes", "32x1"]
-    process = lmscale(NO_TENSORFLOW, "sweep", study, "--out", out, "--mesh", "2,2,2", *fewer)
+    fewer = ["--tokens", "16384"]
+    process = lmscale(NO_TENSORFLOW, "run", study, "--out", out, "--mesh", "2,2,2", *fewer)
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert main(["sweep", str(study), "--out", str(one), *fewer]) == 0
