@@ -1,5 +1,5 @@
 # make demo: the whole loop on this CPU. make test: the tests. Both make .venv when it is missing.
-# Where python3 is not 3.11 or 3.12: make demo PYTHON=/path/to/python3.12
+# Where python3 is not 3.11, 3.12 or 3.13: make demo PYTHON=/path/to/python3.12
 PYTHON ?= python3
 VENV ?= .venv
 STUDY ?= quickstart
@@ -14,7 +14,7 @@ LMSCALE := $(VENV)/bin/lmscale
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  f"make: Python {v[0]}.{v[1]} cannot run the training side (TensorFlow Text has no build for it); use PYTHON=python3.12 or python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip

@@ -11,7 +11,7 @@ from analysis.errors import InputError
 from analysis.laws import Array, flops_6nd
 
 ROW = "csv_row"  # as a spreadsheet counts: the header is row 1, the first run row 2
-POOLED_ONLY_WITHIN = ("family", "objective", "corpus", "tokenizer", "eval_set")
+POOLED_ONLY_WITHIN = ("family", "objective", "corpus", "tokenizer", "eval_set", "recipe")
 LEAST_COUNT = 1_000  # parameters or tokens: less is a unit (millions, billions), not a count
 FLOPS_FACTOR = 3.0  # exact FLOPs of very small models are up to about twice 6ND; beyond three it is a unit
 LISTED = 8

@@ -20,8 +20,8 @@ STUDY = Study(
     tokens=(409_600, 819_200, 1_638_400, 3_276_800),
     flops_max=4.8e12,  # leaves out the longest run of the two largest sizes
     recipe=Recipe(
-        # Adam's best rate falls as 1 / width, so as N^-1/2: Yang et al. 2022 (arXiv:2203.03466), Table 3. The constant,
-        # and that the exponent holds here, were measured: docs/quickstart.md
+        # At fixed depth Adam's best rate falls as 1 / width, so as N^-1/2: Yang et al. 2022 (arXiv:2203.03466), Table
+        # 3. The constant was measured, and that the exponent holds here: docs/quickstart.md
         learning_rate=PowerRule(value=4.9e-3, params=1e5, exponent=-0.5),
         batch_tokens=PowerRule(value=512),
     ),

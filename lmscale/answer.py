@@ -211,8 +211,10 @@ def _table(args: argparse.Namespace) -> Table:
 
 def _find(runs: str, out: Path) -> Path:
     """The table meant: a file, a folder that holds runs.csv, or a study (by name or by its file) under `out`."""
+    from lmscale.studies import results_name
+
     path = Path(runs)
-    study = out / (path.stem if path.suffix == ".py" else runs) / "runs.csv"
+    study = out / results_name(runs) / "runs.csv"
     try:
         if path.suffix != ".py" and (path.is_file() or (path / "runs.csv").is_file()):
             return path

@@ -45,7 +45,7 @@ def from_shards(study: Study, shards: Shards) -> Assembly:
     held_out = evaluation_set(shards.heldout, sequence=study.recipe.sequence, tokens=study.eval_tokens)
     train, vocabulary = shards.train, shards.train.vocabulary
     text = Text(
-        corpus=study.corpus.name,
+        corpus=f"{study.corpus.name}-{shards.digest[:8]}",
         tokenizer=vocabulary.name,
         vocab=vocabulary.size,
         train_tokens=train.tokens // study.recipe.sequence * study.recipe.sequence,

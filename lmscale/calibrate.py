@@ -18,7 +18,6 @@ from lmscale.evaluate import evaluate
 from lmscale.mesh import make_mesh
 from lmscale.plan import Run, Trajectory, cost, largest_first
 from lmscale.step import Step
-from lmscale.train import EVALUATION_ROWS
 
 START_SECONDS = 6.0  # from starting a worker to its first trajectory: importing jax, flax and orbax
 MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
@@ -65,7 +64,7 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     began = time.monotonic()
     state = step.init()
     state, metrics = step.advance(state, step.put(windows), rates, np.int32(count))
-    evaluate(step.window_losses, state.params, held_out, EVALUATION_ROWS)
+    evaluate(step.window_losses, state.params, held_out, step.row_devices)
     first = time.monotonic() - began
 
     began, calls = time.monotonic(), 0
@@ -75,7 +74,7 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
         calls += 1
     step_seconds = (time.monotonic() - began) / (calls * count)
     began = time.monotonic()
-    evaluate(step.window_losses, state.params, held_out, EVALUATION_ROWS)
+    evaluate(step.window_losses, state.params, held_out, step.row_devices)
     evaluation_seconds = time.monotonic() - began
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))

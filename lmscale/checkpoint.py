@@ -41,7 +41,8 @@ class Checkpoints:
         final = self.folder / f"{step:09d}"
         temporary = self.folder / f".{final.name}.{os.getpid()}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_over in self.folder.glob(".*"):  # of saves that were killed; the trajectory's lock makes them ours
+            shutil.rmtree(left_over, ignore_errors=True)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary.absolute() / "state", tree)
         hashes = {str(p.relative_to(temporary)): _sha256(p, sync=True) for p in _files(temporary)}

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return FAILURE
     except OSError as error:  # a full disk, a child that was killed: what is on disk stays sound
         print(f"lmscale: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILURE
@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=function, overridable=name != "export")
         if name != "export":
             command.epilog = _fields_help()
-        if name == "sweep":
+        if name in ("plan", "sweep"):
             text = "processes to train in (default: one a core on a CPU, else one)"
             command.add_argument("--workers", metavar="K", help=text)
         if name == "run":
@@ -101,7 +101,7 @@ def _study(args: argparse.Namespace, *, training: bool = True) -> Assembly:
     study = override(load_study(args.study), args.overrides)
     if training:
         _before_jax(study.mesh.devices)
-    _need("jax", "flax", "optax", "orbax", "rich")
+    _need("jax", "flax", "optax", "orbax", "rich", "seqio")
     from lmscale.assemble import assemble
     from lmscale.records import Workspace
 
@@ -119,7 +119,9 @@ def _before_jax(devices: int) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
 
 
-def _workers(text: str) -> int:
+def _workers(text: str | None) -> int | None:
+    if text is None:
+        return None
     if not text.isdigit() or not 1 <= int(text) <= 1024:
         raise InputError(f"workers: {text!r} must be a whole number from 1 to 1024")
     return int(text)
@@ -133,7 +135,7 @@ def _need(*modules: str) -> None:
         version = ".".join(map(str, sys.version_info[:2]))
         raise InputError(
             f"install: {missing[0]} is missing; this command needs the extra 'train' (pip install 'lmscale[train]') on "
-            f"Python 3.11 or 3.12 (this is {version})"
+            f"Python 3.11 to 3.13 (this is {version})"
         )
 
 
@@ -142,19 +144,21 @@ def plan(args: argparse.Namespace) -> int:
 
     assembly, estimate = _study(args, training=False), None
     if not args.no_time:
-        estimate = _estimate(assembly)
+        from lmscale.executors.local import default_workers
+
+        devices = assembly.study.mesh.devices
+        estimate = _estimate(assembly, _workers(args.workers) or default_workers(len(assembly.plan), devices))
     print(as_text(assembly, estimate), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
         answer.write_json(args.json, as_json(assembly, estimate))
     return 0
 
 
-def _estimate(assembly: Assembly) -> Estimate:
+def _estimate(assembly: Assembly, workers: int) -> Estimate:
     """Times the plan on the cores that one worker of a sweep would have."""
-    from lmscale.executors.local import default_workers, pin
+    from lmscale.executors.local import pin
 
-    cores = os.sched_getaffinity(0)
-    workers = default_workers(len(assembly.plan), assembly.study.mesh.devices)
+    before = os.sched_getaffinity(0) if sys.platform == "linux" else None
     pin(0, 0, workers)
     _before_jax(assembly.study.mesh.devices)
     try:
@@ -162,7 +166,8 @@ def _estimate(assembly: Assembly) -> Estimate:
 
         return estimate_plan(assembly, workers, lambda line: print(line, file=sys.stderr, flush=True))
     finally:
-        os.sched_setaffinity(0, cores)
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -183,7 +188,7 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def sweep(args: argparse.Namespace) -> int:
-    workers = None if args.workers is None else _workers(args.workers)
+    workers = _workers(args.workers)
     assembly = _study(args, training=False)
     from lmscale.sweep import sweep as run_sweep
 
@@ -206,13 +211,17 @@ def run(args: argparse.Namespace) -> int:
     assembly = _study(args)
     from lmscale.worker import work
 
-    return INTERRUPTED if work(assembly, args.out, events=args.events) else 0
+    if work(assembly, args.out, events=args.events):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return 0
 
 
 def export(args: argparse.Namespace) -> int:
     from lmscale.records import Workspace
+    from lmscale.studies import results_name
 
-    name = Path(args.study).stem if args.study.endswith(".py") else args.study
+    name = results_name(args.study)
     workspace = Workspace(args.out, name)
     if not (workspace.root / "runs").is_dir():
         raise InputError(f"study: {name!r} has no runs in {str(args.out)!r}; pass --out DIR, or sweep it first")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from analysis.errors import InputError
+from lmscale.typed import check, normalise
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -19,12 +19,6 @@ Family = Literal["decoder"]
 Objective = Literal["causal"]
 Schedule = Literal["wsd", "cosine"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-
-
-def check(condition: bool, field_name: str, value: object, mend: str) -> None:
-    """Raises InputError naming the field, its value and what to do, unless `condition` holds."""
-    if not condition:
-        raise InputError(f"{field_name}: {value!r} {mend}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +30,9 @@ class PowerRule:
     exponent: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self.value > 0 and math.isfinite(self.value), "rule.value", self.value, "must be a positive number")
-        check(self.params > 0 and math.isfinite(self.params), "rule.params", self.params, "must be a positive number")
+        normalise(self, "rule.")
+        check(self.value > 0, "rule.value", self.value, "must be a positive number")
+        check(self.params > 0, "rule.params", self.params, "must be a positive number")
         check(abs(self.exponent) <= 2, "rule.exponent", self.exponent, "must lie between -2 and 2")
 
     def __call__(self, params: float) -> float:
@@ -48,11 +43,20 @@ class PowerRule:
 class Size:
     """One rung of the grid. Depth and heads left out come from the ladder (lmscale.shapes)."""
 
+    WORDS: ClassVar[str] = "a size such as 64x2 (width, depth) or 64x2x4 (and heads)"
+
     width: int
     depth: int | None = None
     heads: int | None = None
 
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Width x depth x heads, the last two optional. Raises ValueError if the text is not that."""
+        width, *rest = (int(part) for part in text.split("x"))
+        return cls(width=width, **dict(zip(("depth", "heads"), rest, strict=len(rest) > 1)))
+
     def __post_init__(self) -> None:
+        normalise(self, "size.")
         check(self.width >= 8 and self.width % 8 == 0, "size.width", self.width, "must be a positive multiple of 8")
         check(self.depth is None or self.depth >= 1, "size.depth", self.depth, "must be at least 1")
         if self.heads is not None:
@@ -76,6 +80,7 @@ class Corpus:
     allow_repeats: bool = False  # train on the same text more than once when more tokens are asked than there are
 
     def __post_init__(self) -> None:
+        normalise(self, "corpus.")
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
 
@@ -106,6 +111,7 @@ class Recipe:
     compute_dtype: Dtype = "auto"  # float32 on CPU, bfloat16 on accelerators; parameters are always float32
 
     def __post_init__(self) -> None:
+        normalise(self, "recipe.")
         check(self.sequence >= 8, "recipe.sequence", self.sequence, "must be at least 8 tokens")
         check(self.warmup_tokens >= 0, "recipe.warmup_tokens", self.warmup_tokens, "must not be negative")
         check(0 < self.cooldown_fraction < 1, "recipe.cooldown_fraction", self.cooldown_fraction, "must lie in (0, 1)")
@@ -127,14 +133,14 @@ class Recipe:
 
         The batch is rounded to a power of two of sequences (so that common meshes divide it).
         """
-        rule = self.batch_tokens(params_matrices)
+        rule, rate = self.batch_tokens(params_matrices), self.learning_rate(params_matrices)
         wanted = min(rule, self.batch_tokens_max or math.inf)
         sequences = max(1, 2 ** round(math.log2(wanted / self.sequence)))
         if self.batch_tokens_max is not None and sequences * self.sequence > self.batch_tokens_max:
             sequences //= 2
         batch = sequences * self.sequence
-        # Square-root scaling of Adam's rate with the batch: Malladi et al. 2022 (arXiv:2205.10287)
-        rate = self.learning_rate(params_matrices) * min(1.0, math.sqrt(batch / rule))
+        # A capped batch lowers Adam's rate by the square root: Malladi et al. 2022 (arXiv:2205.10287)
+        rate *= math.sqrt(wanted / rule)
         return Hyperparameters(
             sequence=self.sequence,
             batch_sequences=sequences,
@@ -179,11 +185,20 @@ class Hyperparameters:
 class MeshConfig:
     """Devices along each mesh axis. Written `data,fsdp,tensor` on the command line, such as 2,2,2."""
 
+    WORDS: ClassVar[str] = "a mesh such as 2,2,2"
+
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
 
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Raises ValueError if the text is not three whole numbers."""
+        data, fsdp, tensor = (int(part) for part in text.split(","))
+        return cls(data=data, fsdp=fsdp, tensor=tensor)
+
     def __post_init__(self) -> None:
+        normalise(self, "mesh.")
         for name in ("data", "fsdp", "tensor"):
             check(getattr(self, name) >= 1, f"mesh.{name}", getattr(self, name), "must be at least 1")
 
@@ -216,6 +231,7 @@ class Study:
     checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work
 
     def __post_init__(self) -> None:
+        normalise(self)
         check(
             NAME.fullmatch(self.name) is not None,
             "name",

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from lmscale.data.loader import EvaluationSet
 
 
+ROWS = 64  # windows scored a call, or a little more
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Held-out loss per token in nats, its standard error, and bits per UTF-8 byte."""
@@ -25,8 +28,8 @@ def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, byte
     """Evaluation from per-window sums.
 
     Args: nats, weights: summed loss and tokens of each window [M]; documents: the document each window is from [M].
-    The standard error is that of a ratio estimate over documents (Cochran 1977, Sec. 6.3 and 9A.4), since windows of
-    one document are not independent.
+    The standard error is that of a ratio estimate over documents (Cochran 1977, Sampling Techniques, Ch. 6), since
+    windows of one document are not independent.
     """
     _, index = np.unique(documents, return_inverse=True)
     nats_by_document = np.bincount(index, nats)
@@ -40,12 +43,13 @@ def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, byte
     )
 
 
-def evaluate(window_losses: Any, params: Any, held_out: EvaluationSet, rows: int) -> Evaluation:
-    """Scores the whole evaluation set, `rows` windows a call (the last call is padded with weight 0).
+def evaluate(window_losses: Any, params: Any, held_out: EvaluationSet, devices: int) -> Evaluation:
+    """Scores the whole evaluation set, some windows a call (the last call is padded with weight 0).
 
+    `devices` are those over which the windows of a call are split, so they divide their number.
     `window_losses(params, tokens [rows, S+1], weights [rows, S]) -> nats [rows]` is the compiled function.
     """
-    count = len(held_out.tokens)
+    count, rows = len(held_out.tokens), -(-ROWS // devices) * devices
     pending = []
     for start in range(0, count, rows):
         missing = max(0, start + rows - count)

@@ -12,8 +12,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from lmscale.config import Hyperparameters, MeshConfig, Study, check
+from lmscale.config import Hyperparameters, MeshConfig, Study
 from lmscale.shapes import Shape, shape_of
+from lmscale.typed import check
 
 NUMERICS = 1  # raised when the mathematics of a step changes: old runs are then other runs
 
@@ -60,6 +61,7 @@ class Trajectory:
     hyperparameters: Hyperparameters
     seed: int
     text: Text
+    recipe: str  # digest of the recipe's rules: only runs of one recipe are fitted together; no part of the identity
     horizon_steps: int | None  # length of a cosine schedule; None for a trunk, whose length is open
     runs: tuple[Run, ...] = ()
 
@@ -79,9 +81,7 @@ class Trajectory:
 
     @property
     def id(self) -> str:
-        canonical = json.dumps(self.identity, sort_keys=True, allow_nan=False)
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        return f"{self.family}-{self.shape.width}x{self.shape.depth}-s{self.seed}-{digest}"
+        return f"{self.family}-{self.shape.width}x{self.shape.depth}-s{self.seed}-{digest(self.identity)}"
 
     @property
     def trunk_steps(self) -> int:
@@ -91,6 +91,11 @@ class Trajectory:
     def train_steps(self) -> int:
         """Optimiser steps for all runs: the trunk once, and every cooldown."""
         return self.trunk_steps + sum(run.cooldown_steps for run in self.runs)
+
+
+def digest(value: dict) -> str:
+    """Twelve hexadecimal digits that stand for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
 
 def make_runs(study: Study, shape: Shape, h: Hyperparameters, trajectory: str) -> tuple[Run, ...]:
@@ -135,6 +140,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
                     hyperparameters=h,
                     seed=seed,
                     text=text,
+                    recipe=digest(asdict(study.recipe)),
                     horizon_steps=horizon,
                 )
                 named = tuple(

@@ -7,8 +7,9 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 15.0  # between plain lines
 
@@ -35,39 +36,32 @@ def make_display(total_flops: float, workers: int) -> Display:
 
 
 class Bars:
-    """A live bar for the whole sweep with the time left, and under it what each worker does."""
+    """A live bar for the whole sweep with the time left, and under it a line for what each worker does."""
 
     def __init__(self, total_flops: float, workers: int):
         self.console = Console()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=self.console,
-            speed_estimate_period=120.0,
+        self.whole = Progress(
+            TextColumn("sweep"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("left")
         )
-        self.total = total_flops
-        self.task = self.progress.add_task("sweep", total=total_flops, note="starting")
-        self.lines: list[TaskID] = [
-            self.progress.add_task(f"worker {worker}", total=None, note="starting") for worker in range(workers)
-        ]
+        self.task = self.whole.add_task("", total=total_flops)
+        self.each = Progress(TextColumn("{task.description}"))
+        self.lines = [self.each.add_task(f"worker {worker}  starting") for worker in range(workers)]
+        self.live = Live(Group(self.whole, self.each), console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        self.live.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
+        self.live.stop()
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
 
     def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
-        self.progress.update(self.task, completed=flops, note=f"{flops / self.total:.0%}, time left")
-        self.progress.update(
-            self.lines[worker], note=f"{label}  loss {loss_nats:.3f}  {tokens_per_second:,.0f} tokens/s"
-        )
+        self.whole.update(self.task, completed=flops)
+        text = f"worker {worker}  {label}  loss {loss_nats:.3f}  {tokens_per_second:,.0f} tokens/s"
+        self.each.update(self.lines[worker], description=text)
 
 
 class Lines:

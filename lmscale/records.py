@@ -23,7 +23,8 @@ RUN_COLUMNS = (
     "run_id", "study", "trajectory", "family", "objective", "corpus", "tokenizer", "eval_set", "vocab",
     "params", "params_embedding", "tokens", "unique_tokens", "epochs", "trained_bytes",
     "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte",
-    "width", "depth", "heads", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens", "seed",
+    "width", "depth", "heads", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens", "recipe",
+    "seed",
     "status", "interventions", "mesh", "device", "step_seconds",
 )
 # fmt: on
@@ -122,6 +123,8 @@ class Workspace:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["row"]["run_id"] != run_id:
                 raise ValueError("its run_id is another run's")
+            if missing := {"scores", "steps", "branch_step"} - set(record) | set(RUN_COLUMNS) - set(record["row"]):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             return record
         except (ValueError, KeyError, TypeError) as error:
             aside = path.with_suffix(".corrupt")

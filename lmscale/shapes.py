@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from lmscale.config import Size, check
+from lmscale.config import Size
+from lmscale.typed import check
 
 FEEDFORWARD_RATIO = 4  # F = 4 D: Vaswani et al. 2017, Sec. 3.3
 BACKWARD = 2  # the backward pass costs two forward passes: Kaplan et al. 2020, Sec. 2.1

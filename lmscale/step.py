@@ -60,6 +60,7 @@ class Step:
         self.abstract_state = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), self.state_shardings
         )
+        self.row_devices = mesh.shape["data"] * mesh.shape["fsdp"]  # over which the rows of a batch are split
         self.tokens_sharding = sharding(mesh, None, "batch", None)
         replicated = sharding(mesh)
         self.make_state = jax.jit(lambda key: nn.unbox(self._init(key)), out_shardings=self.state_shardings)

@@ -49,7 +49,7 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
         with make_display(sum(costs.values()), count) as display, _signals() as asked:
             meter = Meter(display, workspace, outcome, costs)
             display.say(f"{len(pending)} runs to train, {trajectories} trajectories, {count} workers")
-            for event in run_workers(arguments, count, lambda: bool(asked)):
+            for event in run_workers(arguments, count, lambda: len(asked)):
                 meter.take(event)
         outcome.interrupted = bool(asked)
     outcome.left = sum(workspace.record(run.id) is None for _, run in pending)
@@ -97,7 +97,7 @@ class Meter:
         last = event.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         if event.status == USER_ERROR:
             raise InputError(last[0].removeprefix("lmscale: "))
-        if event.status not in (0, INTERRUPTED):
+        if event.status not in (0, INTERRUPTED, -signal.SIGTERM):
             self.outcome.failures.append(f"worker {event.worker} ended with status {event.status}: {last[0]}")
 
 

@@ -6,11 +6,13 @@ newest trunk checkpoint not beyond the run's branch point; the initial state of 
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,8 +26,7 @@ from lmscale.optim import learning_rates
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Curve, Workspace, write_json
 from lmscale.step import State, Step
-
-EVALUATION_ROWS = 64  # windows scored a call
+from lmscale.typed import check
 
 
 class Interrupted(Exception):
@@ -33,7 +34,11 @@ class Interrupted(Exception):
 
 
 class Diverged(Exception):
-    """The training loss is no longer finite; nothing of it has been saved."""
+    """A loss is no longer finite; nothing of it has been saved. `lost` are the runs that cannot be had any more."""
+
+    def __init__(self, message: str, lost: list[Run]):
+        super().__init__(message)
+        self.lost = lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,7 @@ def train(t: Training) -> None:
     """Brings every run of the trajectory to its record. Raises Interrupted or Diverged."""
     folder = t.workspace.trajectory(t.trajectory.id)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "trajectory.json", {"id": t.trajectory.id, **t.trajectory.identity})
+    begin(t, folder / "trajectory.json")
     trunk = Checkpoints(folder / "checkpoints", t.say)
     curve = Curve(folder / "trunk.jsonl")
     pending = [run for run in t.trajectory.runs if t.workspace.record(run.id) is None]
@@ -92,6 +97,21 @@ def train(t: Training) -> None:
         finish(t, run, own, *resumed)
 
 
+def begin(t: Training, path: Path) -> None:
+    """Notes what the trajectory is. Raises InputError where it was begun in another arithmetic: `auto` differs between
+    CPUs and accelerators, and one curve must not change from one to the other.
+    """
+    dtype = str(t.step.dtype)
+    begun = json.loads(path.read_text())["compute_dtype"] if path.exists() else dtype
+    check(
+        begun == dtype,
+        "recipe.compute_dtype",
+        t.trajectory.hyperparameters.compute_dtype,
+        f"is {dtype} here, but {t.trajectory.id} was begun in {begun}; go on where it was begun, or pass --out DIR",
+    )
+    write_json(path, {"id": t.trajectory.id, "compute_dtype": dtype, **t.trajectory.identity})
+
+
 def resume_trunk(t: Training, trunk: Checkpoints, curve: Curve, at_most: int) -> tuple[int, State]:
     """The trunk as far as it is on disk, not beyond `at_most`; its curve keeps what later runs still share."""
     found = trunk.restore_latest(t.step.abstract_state, at_most) or (0, t.step.init())
@@ -107,9 +127,9 @@ def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) ->
     curve = Curve(folder / "curve.jsonl")
     curve.truncate(start if start > run.branch_step else -1)
     state = advance(t, run, state, start, run.steps, own, curve, decay=True)
-    result = evaluate(t.step.window_losses, state.params, t.held_out, EVALUATION_ROWS)
+    result = evaluate(t.step.window_losses, state.params, t.held_out, t.step.row_devices)
     if not math.isfinite(result.loss_nats):
-        raise Diverged(f"held-out loss {result.loss_nats} after step {run.steps}")
+        raise Diverged(f"held-out loss {result.loss_nats} after step {run.steps}", [run])
     final = Checkpoints(folder / "final", t.say)
     final.remove()
     final.save(run.steps, {"params": state.params}, keep=True)
@@ -173,7 +193,8 @@ def _account(t: Training, run: Run, curve: Curve, call: _Call) -> None:
     norms = np.asarray(call.metrics.grad_norm)[: call.count].astype(np.float64)
     if not np.isfinite(losses).all() or not np.isfinite(norms).all():
         first = call.step - call.count + int(np.argmin(np.isfinite(losses) & np.isfinite(norms)))
-        raise Diverged(f"training loss or gradient not finite at step {first}")
+        lost = [run] if call.phase == "cooldown" else [r for r in t.trajectory.runs if r.branch_step >= run.branch_step]
+        raise Diverged(f"training loss or gradient not finite at step {first}", lost)
     now = time.monotonic()
     seconds = (now - max(call.dispatched, t.ended)) / call.count
     t.ended = now
@@ -232,6 +253,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "learning_rate": h.learning_rate,
         "schedule": h.schedule,
         "cooldown_tokens": run.cooldown_steps * h.batch_tokens if h.schedule == "wsd" else None,
+        "recipe": trajectory.recipe,
         "seed": trajectory.seed,
         "status": "done" if result else "diverged",
         "interventions": 0,

@@ -10,13 +10,14 @@ import fcntl
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lmscale.assemble import Assembly
 from lmscale.mesh import make_mesh
-from lmscale.plan import Run, Trajectory, largest_first
+from lmscale.plan import Trajectory, largest_first
 from lmscale.progress import done_line
 from lmscale.records import Workspace, write_json
 from lmscale.step import Step
@@ -32,36 +33,36 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
     mesh = make_mesh(study.mesh)
     workspace = Workspace(out, study.name)
     workspace.create()
-    tell = _tell_parent if events else _tell_person
-    with _signals() as stop:
-        for trajectory in largest_first(assembly.plan):
-            with _lock(workspace.trajectory(trajectory.id)) as owned:
-                pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
-                if not owned or not pending:
-                    continue
-                training = Training(
-                    trajectory=trajectory,
-                    step=Step(
-                        trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch
-                    ),
-                    loader=assembly.loader(trajectory),
-                    held_out=assembly.held_out,
-                    workspace=workspace,
-                    mesh=str(study.mesh),
-                    checkpoint_seconds=study.checkpoint_seconds,
-                    report=lambda p, trajectory=trajectory: tell(_progress(trajectory, p)),
-                    done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
-                    stop=lambda: stop.requested or os.getppid() != stop.parent,
-                    say=lambda line: tell({"event": "say", "line": line}),
-                )
-                try:
-                    train(training)
-                except Interrupted:
-                    return True
-                except Diverged as error:
-                    lost = _record_diverged(workspace, training, pending)
-                    line = f"{trajectory.id}: diverged, {error}; its unfinished runs are left out of fits"
-                    tell({"event": "diverged", "runs": lost, "line": line})
+    stop = Stop()
+    tell = stop.tell_sweep if events else _tell_person
+    for trajectory in largest_first(assembly.plan):
+        if stop.requested:
+            return True
+        with _lock(workspace.trajectory(trajectory.id)) as owned:
+            pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
+            if not owned or not pending:
+                continue
+            training = Training(
+                trajectory=trajectory,
+                step=Step(
+                    trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch
+                ),
+                loader=assembly.loader(trajectory),
+                held_out=assembly.held_out,
+                workspace=workspace,
+                mesh=str(study.mesh),
+                checkpoint_seconds=study.checkpoint_seconds,
+                report=lambda p, trajectory=trajectory: tell(_progress(trajectory, p)),
+                done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
+                stop=lambda: stop.requested,
+                say=lambda line: tell({"event": "say", "line": line}),
+            )
+            try:
+                for error in _divergences(training):
+                    line = f"{trajectory.id}: diverged, {error}; {len(error.lost)} runs are left out of fits"
+                    tell({"event": "diverged", "runs": len(error.lost), "line": line})
+            except Interrupted:
+                return True
     return False
 
 
@@ -77,10 +78,6 @@ def _progress(trajectory: Trajectory, p: Progress) -> dict:
     }
 
 
-def _tell_parent(message: dict) -> None:
-    print(json.dumps(message, allow_nan=False), flush=True)
-
-
 def _tell_person(message: dict) -> None:
     if message["event"] == "done":
         print(done_line(message["row"]), flush=True)
@@ -88,34 +85,39 @@ def _tell_person(message: dict) -> None:
         print(message["line"], flush=True)
 
 
-def _record_diverged(workspace: Workspace, training: Training, pending: list[Run]) -> int:
-    lost = [run for run in pending if workspace.record(run.id) is None]
-    for run in lost:
-        workspace.run(run.id).mkdir(exist_ok=True)
-        write_json(workspace.run(run.id) / "record.json", record(training, run, None))
-    return len(lost)
+def _divergences(training: Training) -> Iterator[Diverged]:
+    """Trains until every run has its record, yielding each divergence once the runs it cost are recorded as such."""
+    while True:
+        try:
+            return train(training)
+        except Diverged as error:
+            for run in error.lost:
+                folder = training.workspace.run(run.id)
+                folder.mkdir(exist_ok=True)
+                write_json(folder / "record.json", record(training, run, None))
+            yield error
 
 
-class _Stop:
-    requested = False
+class Stop:
+    """Whether to save and stop: asked by SIGINT or SIGTERM (a second one is obeyed at once), or left by the sweep."""
 
     def __init__(self) -> None:
-        self.parent = os.getppid()  # a worker whose sweep is gone saves and stops
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
 
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """SIGINT and SIGTERM ask for a stop at the next call of the compiled program; a second one is obeyed at once."""
-    stop = _Stop()
-
-    def ask(number: int, frame: object) -> None:
-        if stop.requested:
+    def _ask(self, number: int, frame: object) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        stop.requested = True
+        self.requested = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    yield stop
+    def tell_sweep(self, message: dict) -> None:
+        """A line for the sweep that started this worker; without it there is nobody to work for."""
+        try:
+            print(json.dumps(message, allow_nan=False), flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.requested = True
 
 
 @contextmanager

@@ -88,7 +88,11 @@ def test_plot(command, study, tmp_path):
 
 
 def test_a_table_is_found_by_file_folder_name_and_study_file(command, study):
-    for runs in (study / "small" / "runs.csv", study / "small", "small", "experiments/small.py"):
+    file = study / "anything.py"
+    file.write_text(
+        "from lmscale.config import Size, Study\nSTUDY = Study(name='small', sizes=(Size(width=16),), tokens=(1e6,))\n"
+    )
+    for runs in (study / "small" / "runs.csv", study / "small", "small", file):
         assert command("fit", runs, "--bootstrap", 0) == 0
 
 

@@ -11,15 +11,22 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "seqio"}
 FRAMEWORK_FREE = [
     "config",
+    "typed",
     "shapes",
     "plan",
+    "plan_table",
     "records",
     "studies",
     "assemble",
     "evaluate",
+    "sweep",
     "cli",
     "answer",
     "allocator",
+    "executors.local",
+    "data.loader",
+    "data.shards",
+    "data.sources",
 ]
 
 

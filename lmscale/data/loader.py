@@ -101,15 +101,6 @@ class Loader:
     def windows_per_epoch(self) -> int:
         return self.split.tokens // self.sequence
 
-    @property
-    def tokens_per_epoch(self) -> int:
-        """Different tokens to train on: `unique_tokens` never exceeds it."""
-        return self.windows_per_epoch * self.sequence
-
-    def epochs(self, steps: int) -> float:
-        """Passes over the text in the first `steps` steps."""
-        return steps * self.batch_sequences / self.windows_per_epoch
-
     def unique_tokens(self, steps: int) -> int:
         """Different target tokens seen in the first `steps` steps."""
         return min(steps * self.batch_sequences, self.windows_per_epoch) * self.sequence

@@ -72,12 +72,11 @@ def ensure_prepared(corpus: Corpus, root: Path, *, echo: Echo) -> Path:
             f"corpus.task: {corpus.task!r} is no built-in corpus; did you mean {', '.join(sources.BUILT_IN)}? "
             "A Task of your own also needs --corpus.module, where it is registered"
         )
-    folder = prepared_folder(corpus, root)[0]
-    if (found := _complete(folder)) is not None:
+    if (found := find_prepared(corpus, root)) is not None:
         return found
     echo(f"prepare {corpus.name}: starting TensorFlow and seqio, once per corpus (some seconds)")
     _run_child(corpus, root, echo)
-    if (found := _complete(folder)) is None:
+    if (found := find_prepared(corpus, root)) is None:
         raise _changed(corpus)
     return found
 

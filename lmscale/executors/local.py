@@ -27,14 +27,20 @@ def default_workers(trajectories: int, devices: int) -> int:
     has_accelerator = os.environ.get("JAX_PLATFORMS") != "cpu" and any(Path(p).exists() for p in ACCELERATORS)
     if devices > 1 or has_accelerator:
         return 1
-    return max(1, min(len(os.sched_getaffinity(0)), trajectories))
+    return max(1, min(cores(), trajectories))
 
 
 def pin(process: int, worker: int, workers: int) -> None:
-    """Gives a process (0: this one) its share of this machine's cores; more workers than cores share them all."""
-    cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // workers
-    os.sched_setaffinity(process, set(cores[worker * share : (worker + 1) * share]) or set(cores))
+    """Gives a process (0: this one) its share of the cores; more workers than cores share them all. Linux only."""
+    if sys.platform == "linux":
+        available = sorted(os.sched_getaffinity(0))
+        share = len(available) // workers
+        os.sched_setaffinity(process, set(available[worker * share : (worker + 1) * share]) or set(available))
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,27 +53,32 @@ class Event:
     stderr: str = ""
 
 
-def run_workers(arguments: list[str], count: int, stopping: Callable[[], bool]) -> Iterator[Event]:
+def run_workers(arguments: list[str], count: int, stops: Callable[[], int]) -> Iterator[Event]:
     """Starts `count` processes `lmscale run *arguments --events` and yields what they say until all have ended.
 
-    When `stopping()` turns true they are asked once to save and stop (SIGTERM). They are sessions of their own, so that
-    a terminal's Ctrl-C reaches only this process.
+    Whenever `stops()` has grown they are asked to save and stop (SIGTERM; a second time, to stop at once). They are
+    sessions of their own, so that a terminal's Ctrl-C reaches only this process.
     """
-    command = [sys.executable, "-m", "lmscale.cli", "run", *arguments, "--events"]
+    command = [sys.executable, "-P", "-m", "lmscale.cli", "run", *arguments, "--events"]
     events: queue.Queue[Event] = queue.Queue()
     processes = []
     for worker in range(count):
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
         pin(process.pid, worker, count)
         processes.append(process)
         threading.Thread(target=_listen, args=(worker, process, events), daemon=True).start()
-    running, asked = count, False
+    running, asked = count, 0
     try:
         while running:
-            if stopping() and not asked:
-                asked = True
+            while asked < stops():
+                asked += 1
                 for process in processes:
                     process.send_signal(signal.SIGTERM)
             try:
@@ -92,6 +103,8 @@ def _listen(worker: int, process: subprocess.Popen[str], events: queue.Queue[Eve
         try:
             message = json.loads(line)
         except json.JSONDecodeError:
+            message = None
+        if not (isinstance(message, dict) and "event" in message):
             message = {"event": "say", "line": line.rstrip()}  # a library that prints
         events.put(Event(worker=worker, message=message))
     status = process.wait()

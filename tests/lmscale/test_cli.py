@@ -119,6 +119,18 @@ def test_plan_prints_the_grid_and_trains_nothing(study, tmp_path, capsys):
     assert losses(tmp_path / "out") == {}
 
 
+def test_a_worker_whose_sweep_is_killed_saves_and_stops(study, tmp_path):
+    out = tmp_path / "out"
+    copy_shards(study, out)
+    process = lmscale(SWEEP, "run", study, "--out", out, "--events", "--tokens", "98304", "--steps-per-dispatch", 4)
+    assert process.stdout is not None
+    assert any('"progress"' in line for line in process.stdout)
+    process.stdout.close()  # what the death of the sweep that reads it does
+    assert process.wait(timeout=120) == 130
+    checkpoints = list(out.glob("small/trajectories/*/checkpoints/*/manifest.json"))
+    assert len(checkpoints) == 1
+
+
 def errors(capsys, *arguments: object) -> str:
     """The one line of a command that fails with status 2."""
     capsys.readouterr()
@@ -136,7 +148,7 @@ def errors(capsys, *arguments: object) -> str:
     [
         (["--recipe.warmpu-tokens", "5"], ["recipe.warmpu_tokens", "unknown field", "--recipe.warmup-tokens"]),
         (["--sizez", "5"], ["sizez", "unknown field", "--sizes"]),
-        (["--recipe", "5"], ["recipe", "given by its parts"]),
+        (["--recipe", "5"], ["recipe", "--recipe.sequence"]),
         (["--tokens"], ["tokens", "no value given"]),
         (["--tokens", "many"], ["tokens", "'many'", "a whole number"]),
         (["--tokens", "1e6,1e6"], ["tokens", "twice"]),
@@ -159,6 +171,10 @@ def errors(capsys, *arguments: object) -> str:
         (["--recipe.learning-rate.value", "nan"], ["recipe.learning_rate.value", "nan"]),
         (["--eval-tokens", "10"], ["eval_tokens", "10", "16 sequences"]),
         (["--name", "../x"], ["name", "'../x'", "lower-case"]),
+        (["--recipe.sequence", "8192", "--eval-tokens", "1e5"], ["eval_tokens", "100000", "8192"]),
+        (["--recipe.schedule", "wds"], ["recipe.schedule", "'wds'", "wsd or cosine"]),
+        (["--sizes.width", "5"], ["sizes", "no parts"]),
+        (["--workers", "0"], ["workers", "'0'", "1 to 1024"]),
         (["stray"], ["argument", "'stray'"]),
     ],
 )
