@@ -15,8 +15,15 @@ from lmscale.objectives import cross_entropy
 from lmscale.step import State, Step
 
 
-def make_step(assembly, mesh=None, microbatches=1) -> Step:
-    return Step(assembly.plan[0], make_mesh(mesh or MeshConfig()), microbatches=microbatches, steps_per_dispatch=4)
+COMPILED: dict[tuple, Step] = {}  # these tests ask for the same programs again and again
+
+
+def make_step(assembly, mesh=None, microbatches=1, fresh=False) -> Step:
+    trajectory, mesh = assembly.plan[0], mesh or MeshConfig()
+    key = (trajectory.id, mesh, microbatches)
+    if fresh or key not in COMPILED:
+        COMPILED[key] = Step(trajectory, make_mesh(mesh), microbatches=microbatches, steps_per_dispatch=4)
+    return COMPILED[key]
 
 
 def windows(assembly, steps=4) -> np.ndarray:
@@ -134,7 +141,8 @@ def test_scanned_layers_equal_unrolled_ones(make_assembly, monkeypatch):
     assembly = make_assembly()
     _, unrolled = run(make_step(assembly), assembly)
     monkeypatch.setattr("lmscale.models.UNROLL_DEPTH", 0)
-    _, scanned = run(make_step(assembly), assembly)
+    _, scanned = run(make_step(assembly, fresh=True), assembly)
+    COMPILED.clear()
     np.testing.assert_allclose(scanned, unrolled, rtol=1e-5)
 
 
