@@ -14,7 +14,6 @@ from lmscale.mesh import make_mesh, spec
 from lmscale.objectives import cross_entropy
 from lmscale.step import State, Step
 
-
 COMPILED: dict[tuple, Step] = {}  # these tests ask for the same programs again and again
 
 
