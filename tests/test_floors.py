@@ -19,7 +19,6 @@ FRAMEWORK_FREE = [
     "studies",
     "assemble",
     "evaluate",
-    "sweep",
     "cli",
     "answer",
     "allocator",
@@ -68,8 +67,11 @@ def test_tensorflow_stays_in_two_files_and_orbax_in_one():
     assert {name for name, found in using.items() if "orbax" in found} == {"lmscale/checkpoint.py"}
 
 
-def test_framework_free_modules_load_no_framework():
-    loads = "; ".join(f"import lmscale.{name}" for name in FRAMEWORK_FREE)
+@pytest.mark.parametrize("modules", [FRAMEWORK_FREE, ["sweep"]], ids=["base", "sweep"])
+def test_framework_free_modules_load_no_framework(modules):
+    if "sweep" in modules:
+        pytest.importorskip("rich", reason="rich comes with the extra 'train'")
+    loads = "; ".join(f"import lmscale.{name}" for name in modules)
     code = f"{loads}; import sys; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
