@@ -15,7 +15,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
-	  f"make: Python {v[0]}.{v[1]} cannot run the training side (TensorFlow Text has no build for it); use PYTHON=python3.12 or python3.11")'
+	  f"make: Python {v[0]}.{v[1]} cannot run the training side (TensorFlow has builds for 3.11 to 3.13); use PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing jax, flax, orbax, seqio (TensorFlow) and the rest into $(VENV): about 2 GB, some minutes"

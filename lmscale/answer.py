@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,15 +150,13 @@ def write_json(target: str, answer: Any) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
+    from lmscale.records import write_atomic
+
     path = Path(target)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_atomic(path, text)
     except (OSError, ValueError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or error
         raise InputError(f"json: {target!r} cannot be written ({why}); choose a writable file") from None
 

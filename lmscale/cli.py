@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
-from lmscale import __version__, answer
+from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
     from lmscale.calibrate import Estimate
-
-FAILURE = 1
-USER_ERROR = 2
-INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Runs one command; returns the exit status: 0, or one of those in lmscale/__init__.py."""
     try:
         parser = make_parser()
         args, rest = parser.parse_known_args(arguments)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from lmscale.config import Hyperparameters, MeshConfig, Study
 from lmscale.shapes import Shape, shape_of
@@ -24,7 +24,7 @@ class Text:
     """The prepared corpus as far as a plan needs it."""
 
     corpus: str
-    tokenizer: str  # name and size, as in the column of runs.csv
+    tokenizer: str  # its name, as in the column of runs.csv
     vocab: int
     train_tokens: int  # in whole sequences
     bytes_per_token: float
@@ -36,10 +36,10 @@ class Text:
 class Run:
     """One point of the grid: a trajectory trained on `tokens` tokens and decayed to the end."""
 
-    trajectory: str
     tokens: int
     steps: int
     branch_step: int  # where its cooldown leaves the trunk; 0 with the cosine schedule
+    trajectory: str = ""  # the id, known once the trajectory is
 
     @property
     def id(self) -> str:
@@ -98,7 +98,7 @@ def digest(value: dict) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
 
-def make_runs(study: Study, shape: Shape, h: Hyperparameters, trajectory: str) -> tuple[Run, ...]:
+def make_runs(study: Study, shape: Shape, h: Hyperparameters) -> tuple[Run, ...]:
     """The runs of one size, shortest first. Raises InputError where a token count leaves no room for its schedule."""
     runs = []
     for tokens in sorted(study.tokens):
@@ -115,7 +115,7 @@ def make_runs(study: Study, shape: Shape, h: Hyperparameters, trajectory: str) -
             f"gives size {shape} {steps} steps of {h.batch_tokens} tokens, fewer than warmup and cooldown take; ask "
             f"for at least {shortest * h.batch_tokens} tokens, or lower recipe.warmup_tokens or the batch",
         )
-        runs.append(Run(trajectory=trajectory, tokens=steps * h.batch_tokens, steps=steps, branch_step=branch))
+        runs.append(Run(tokens=steps * h.batch_tokens, steps=steps, branch_step=branch))
     lengths = [run.steps for run in runs]
     check(len(set(lengths)) == len(lengths), "tokens", study.tokens, "holds counts that round to the same steps")
     return tuple(runs)
@@ -143,10 +143,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
                     recipe=digest(asdict(study.recipe)),
                     horizon_steps=horizon,
                 )
-                named = tuple(
-                    Run(trajectory=bare.id, tokens=r.tokens, steps=r.steps, branch_step=r.branch_step) for r in runs
-                )
-                plan.append(_with_runs(bare, named))
+                plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))
     check(len(plan) > 0, "flops_max", study.flops_max, "leaves out every cell of the grid; raise it")
     ids = [trajectory.id for trajectory in plan]
     check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
@@ -162,15 +159,10 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
 
 
 def _horizons(study: Study, shape: Shape, h: Hyperparameters) -> list[tuple[int | None, tuple[Run, ...]]]:
-    runs = make_runs(study, shape, h, "")
+    runs = make_runs(study, shape, h)
     if not runs:
         return []
     return [(None, runs)] if h.schedule == "wsd" else [(run.steps, (run,)) for run in runs]
-
-
-def _with_runs(trajectory: Trajectory, runs: tuple[Run, ...]) -> Trajectory:
-    fields = {name: getattr(trajectory, name) for name in trajectory.__dataclass_fields__}
-    return Trajectory(**{**fields, "runs": runs})
 
 
 def cost(trajectory: Trajectory, run: Run) -> float:

@@ -16,7 +16,7 @@ HEADER = (
 
 
 def as_text(assembly: Assembly, estimate: Estimate | None) -> str:
-    """The grid a row a run, then what it costs. without an `estimate` the times are left out."""
+    """The grid a row a run, then what it costs. Without an `estimate` the times are left out."""
     study = assembly.study
     lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
     for t in assembly.plan:

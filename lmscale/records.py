@@ -24,8 +24,7 @@ RUN_COLUMNS = (
     "params", "params_embedding", "tokens", "unique_tokens", "epochs", "trained_bytes",
     "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte",
     "width", "depth", "heads", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens", "recipe",
-    "seed",
-    "status", "interventions", "mesh", "device", "step_seconds",
+    "seed", "status", "interventions", "mesh", "device", "step_seconds",
 )
 # fmt: on
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on text not seen before
@@ -36,11 +35,15 @@ SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr")
 def write_atomic(path: Path, text: str) -> None:
     """Writes a whole file or none: temporary name, sync, rename, sync of the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.errors import InputError
+from lmscale import INTERRUPTED, USER_ERROR
 from lmscale.assemble import Assembly
 from lmscale.executors.local import Event, default_workers, run_workers
 from lmscale.plan import cost
 from lmscale.progress import Display, done_line, make_display
 from lmscale.records import Workspace
-
-USER_ERROR, INTERRUPTED = 2, 130  # exit statuses of a worker, as of the command line
 
 
 @dataclass(kw_only=True)
@@ -58,7 +57,7 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
     return outcome
 
 
-@dataclass(kw_only=False)
+@dataclass
 class Meter:
     """Adds up what the workers report, in training FLOPs, and says what is finished."""
 

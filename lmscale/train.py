@@ -165,7 +165,8 @@ def advance(
         step = end
         stopping = t.stop()
         if step < stop and (stopping or time.monotonic() - saved_at > t.checkpoint_seconds):
-            waiting = _account(t, run, curve, waiting)  # the loss is seen to be finite before it is saved
+            _account(t, run, curve, waiting)  # the loss is seen to be finite before it is saved
+            waiting = None
             checkpoints.save(step, state, keep=False)
             checkpoints.prune(step)
             saved_at = time.monotonic()

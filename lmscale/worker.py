@@ -89,7 +89,8 @@ def _divergences(training: Training) -> Iterator[Diverged]:
     """Trains until every run has its record, yielding each divergence once the runs it cost are recorded as such."""
     while True:
         try:
-            return train(training)
+            train(training)
+            return
         except Diverged as error:
             for run in error.lost:
                 folder = training.workspace.run(run.id)

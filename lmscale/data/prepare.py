@@ -203,12 +203,13 @@ def _run_child(corpus: Corpus, root: Path, echo: Echo) -> None:
     package_root = str(Path(__file__).resolve().parents[2])
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([package_root, *(entry for entry in sys.path if entry)]),
+        "PYTHONPATH": os.pathsep.join([package_root, *(entry for entry in sys.path if entry), os.getcwd()]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",  # the training process needs the whole device
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "lmscale.data.prepare", json.dumps(asdict(corpus)), str(root)]
+    # -P: the folder a user works in comes last, for corpus.module, lest an analysis.py of theirs hides ours
+    command = [sys.executable, "-P", "-m", "lmscale.data.prepare", json.dumps(asdict(corpus)), str(root)]
     # A file, not a pipe: nobody reads it while the child runs, and a full pipe would block it
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         child = subprocess.Popen(
