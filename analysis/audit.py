@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.errors import InputError
+from analysis.form import Runs
+from analysis.forms import form_of
 from analysis.identify import require_identifiable
-from analysis.laws import FORMS, Array, Chinchilla, flops_6nd
-from analysis.solve import log_loss
+from analysis.laws import Array, Law, flops_6nd
 
 NORMAL_975 = 1.959964  # 97.5 % point of the standard normal distribution
 STEP = 1e-5  # of the central difference of log N* in theta, whose entries are of order one
@@ -36,19 +37,18 @@ class Audit:
         return math.exp(min(2 * NORMAL_975 * self.sd_log_params, 690.0))
 
 
-def audit(
-    params: Array, tokens: Array, law: Chinchilla, *, residual_sd: float, flops: float, delta: float = 1e-3
-) -> Audit:
+def audit(params: Array, tokens: Array, law: Law, *, residual_sd: float, flops: float, delta: float = 1e-3) -> Audit:
     """Expected interval of N* at `flops` if runs (params, tokens) [n] with relative error `residual_sd` are fitted.
 
     Raises InputError for a design from which no law can be told, and for a residual_sd that is not positive.
     """
     if not (math.isfinite(residual_sd) and residual_sd > 0):
         raise InputError(f"residual_sd: {residual_sd} is no relative error; give a positive number such as 0.005")
-    form = FORMS[law.name].of(params, tokens, law.predict(params, tokens))
+    runs = Runs(params=params, tokens=tokens, loss_nats=law.predict(params, tokens))
+    form = form_of(law.name).of(runs)
     require_identifiable(params, tokens, free=len(form.names))
     theta = form.theta(law)
-    jacobian = log_loss(form.features(params, tokens), theta)[1]
+    jacobian = form.model(runs).jacobian(theta)[1]
     covariance = residual_sd**2 * _huber_factor(delta / residual_sd) * np.linalg.pinv(jacobian.T @ jacobian)
     slope = np.empty(len(theta))
     for k in range(len(theta)):

@@ -1,24 +1,42 @@
 """Fit a law to a table of runs: robustly, from many starts, with its resamples, in one batched computation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import InputError
+from analysis.form import Form, Runs
+from analysis.forms import form_of
 from analysis.identify import require_identifiable
-from analysis.laws import FORMS, Array, Chinchilla, Form
+from analysis.laws import Array, Chinchilla, Law
+from analysis.model import Model
 from analysis.rows import numbers
-from analysis.solve import Solution, log_loss, minimise
+from analysis.sandwich import sandwich
+from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
 from analysis.table import Table
 from analysis.uncertainty import Resampling, interval
+from analysis.verdict import bounds_met, told, warnings_of
 
-HUBER_DELTA = 1e-3  # Hoffmann et al. 2022, Sec. 3.3
 AGREE = 1e-9  # objectives of two starts closer than this, or than one part in a million, are one optimum
 MINIMA = 4  # distinct optima of the full table from which every resample starts
+APART = 0.05  # in a coordinate: further apart, two optima are distinct
+RIVAL = 2.0  # times the best objective: a worse optimum is no rival in any resample
 RESAMPLED_ELEMENTS = 4_000_000  # of a [resamples, runs] block, 32 MB
-FEW_RUNS = 30
+SCREENED = 5_000  # runs; of a longer table every start descends on a sample, and only the optima on all of it
+RESAMPLED_RUNS = 20_000  # beyond, resamples of an estimate are normal to every digit shown, and drawn as such
+
+
+class Options(TypedDict, total=False):
+    """The options of `fit` that a hold-out test passes on; weights is a column, so that it can be split too."""
+
+    loss: Kind
+    delta: float
+    residual: Residual
+    weights: str | None
+    fixed: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +53,21 @@ class Fit:
     """A fitted law and how far to trust it.
 
     law: parameters as numbers; samples: the same law, one value per resample [R, 1] (None without resamples).
-    objective: sum of Huber losses of log residuals. gradient_norm: its largest slope, off the bounds.
+    objective: the sum of losses of residuals (`loss` says which). gradient_norm: its largest slope, off the bounds.
     condition: of the Jacobian of log L with columns of unit length. agreement: share of `starts` that ended at the
     objective. residuals [n]: log measured - log predicted; errors [n]: the same,
     enlarged by what the fit absorbed, as a new run would err. resampling: how intervals were made.
-    intervals: 95 % of L0, A, B, alpha, beta and the exponents a, b of N* ~ C^a, D* ~ C^b.
+    intervals: 95 % of the law's parameters and of the exponents a, b of N* ~ C^a, D* ~ C^b.
     identifiable: whether the data determine the exponents at all; if not, `reason`. warnings: to be shown with any
-    answer.
+    answer. fixed: parameters held at given values.
     """
 
     table: Table
     form: Form
-    law: Chinchilla
-    samples: Chinchilla | None
-    delta: float
+    law: Law
+    samples: Law | None
+    loss: Loss
+    fixed: Mapping[str, float]
     objective: float
     gradient_norm: float
     condition: float
@@ -62,6 +81,7 @@ class Fit:
     identifiable: bool
     reason: str
     warnings: tuple[str, ...]
+    bootstrap: int
     seed: int
 
     @property
@@ -74,177 +94,193 @@ class Fit:
         """Median absolute relative residual, as a fraction of the loss."""
         return float(np.median(np.abs(np.expm1(self.residuals))))
 
-    @property
-    def bootstrap(self) -> int:
-        return 0 if self.samples is None else len(np.asarray(self.samples.alpha))
-
-    def predict(self, params: ArrayLike, tokens: ArrayLike) -> Prediction:
+    def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Prediction:
         """Loss of runs with their intervals (NaN without resamples); shapes [n] from params and tokens [n]."""
         params, tokens = np.atleast_1d(np.asarray(params, np.float64)), np.atleast_1d(np.asarray(tokens, np.float64))
-        loss = self.law.predict(params, tokens)
+        loss = self.law.predict(params, tokens, unique_tokens)
         if self.samples is None:
             nothing = (np.full(loss.shape, np.nan), np.full(loss.shape, np.nan))
             return Prediction(loss_nats=loss, interval=nothing, new_run=nothing)
-        curves = self.samples.predict(params, tokens)
+        curves = self.samples.predict(params, tokens, unique_tokens)
         noise = np.random.default_rng([self.seed, 1]).choice(self.errors, size=curves.shape)
         return Prediction(loss_nats=loss, interval=interval(curves), new_run=interval(curves * np.exp(noise)))
 
 
 def fit(
-    table: Table, law: str = Chinchilla.name, *, delta: float = HUBER_DELTA, bootstrap: int = 1000, seed: int = 0
+    table: Table,
+    law: str = Chinchilla.name,
+    *,
+    loss: Kind = "huber",
+    delta: float = HUBER_DELTA,
+    residual: Residual = "log",
+    weights: str | ArrayLike | None = None,
+    fixed: Mapping[str, float] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
 ) -> Fit:
     """Fit `law` to a table by the sum over runs of Huber(delta) of log L_hat - log L (Besiroglu et al. 2024, eq. 2).
 
+    law: a key of analysis.forms.FORMS. loss: huber, mse (half squares) or lad (absolute values), of residuals in log or
+    in nats. weights: a column of the table, or [n], that multiplies each run's loss. fixed: parameters held at a
+    value, such as {"alpha": 0.35}.
     Raises InputError for an unknown law, a bad option, and a table that cannot tell the law's parameters.
     """
-    if law not in FORMS:
-        raise InputError(f"law: {law!r} is unknown; choose one of {', '.join(FORMS)}")
-    if not (np.isfinite(delta) and delta > 0):
-        raise InputError(f"delta: {delta} is no width of a Huber loss; give a positive number such as 1e-3")
     if bootstrap < 0 or bootstrap == 1:
         raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
-    params, tokens, loss_nats = table.params, table.tokens, table.loss_nats
-    form = FORMS[law].of(params, tokens, loss_nats)
-    require_identifiable(params, tokens, free=len(form.names))
-
-    features, target = form.features(params, tokens), np.log(loss_nats)
-    starts = form.starts(params, tokens, loss_nats)
-    found = minimise(features, target[None], np.ones((1, len(target))), starts, form.lower, form.upper, delta=delta)
+    measure = Loss(kind=loss, delta=delta, residual=residual)
+    runs = Runs(params=table.params, tokens=table.tokens, loss_nats=table.loss_nats, unique_tokens=table.unique_tokens)
+    form, weight = form_of(law).of(runs, fixed), _weights(table, weights)
+    held = fixed or {}
+    if not {"alpha", "beta"} & set(held):
+        require_identifiable(runs.params, runs.tokens, free=form.free)
+    elif len(table) <= form.free:
+        raise InputError(f"runs: {len(table)} usable rows cannot fit {form.free} parameters; give at least one more")
+    model, starts = form.model(runs), form.starts(runs)
+    found = _search(form, runs, weight, starts, measure, seed)
     best = int(np.argmin(found.objective))
-    theta, objective = found.theta[best], float(found.objective[best])
-    if np.array_equal(theta, starts[best]) and found.gradient[best] > 0:
+    theta = found.theta[best]
+    if np.array_equal(theta, starts[min(best, len(starts) - 1)]) and found.gradient[best] > 0:
         raise InputError("fit: the optimiser never left its start; the losses or the counts are out of any usual range")
-    fitted, jacobian = log_loss(features, theta)
-    resampling = Resampling.of(params, table.trajectory, clustered=table.clustered)
-    errors = resampling.errors(target - fitted, jacobian)
-    draws = _resample(found, features, fitted, target - fitted, errors, resampling, form, delta, bootstrap, seed)
-    result = form.law(theta)
+    fitted, jacobian = model.jacobian(theta)
+    residuals = np.log(runs.loss_nats) - fitted
+    resampling = Resampling.of(runs.params, table.trajectory, clustered=table.clustered)
+    free = jacobian[:, form.upper > form.lower]
+    errors = resampling.errors(residuals, free)
+    draws = None
+    if bootstrap and len(table) > RESAMPLED_RUNS:
+        draws = sandwich(model, form, theta, runs, weight, measure, resampling, count=bootstrap, seed=seed)
+    elif bootstrap:
+        draws = _resample(model, form, found, runs, fitted, errors, weight, measure, resampling, bootstrap, seed)
     samples = None if draws is None else form.law(draws)
-    at_bounds = _at_bounds(form, theta)
-    agreement = float(np.mean(_same(found.objective, objective)))
-    intervals = {} if samples is None else _intervals(samples)
-    identifiable, reason = _told(form, at_bounds, draws)
-    scale = np.linalg.norm(jacobian, axis=0)
+    at_bounds = bounds_met(form, theta)
+    agreement = float(np.mean(_same(found.objective, float(found.objective[best]))))
+    condition = float(np.linalg.cond(free / np.maximum(np.linalg.norm(free, axis=0), 1e-300)))
+    identifiable, reason = told(form, at_bounds, draws, condition, free)
+    shown = residuals if residual == "log" else runs.loss_nats - np.exp(fitted)
     return Fit(
         table=table,
         form=form,
-        law=result,
+        law=form.law(theta),
         samples=samples,
-        delta=delta,
-        objective=objective,
+        loss=measure,
+        fixed=dict(held),
+        objective=measure.total(shown, weight),
         gradient_norm=float(found.gradient[best]),
-        condition=float(np.linalg.cond(jacobian / np.where(scale > 0, scale, 1.0))),
+        condition=condition,
         starts=len(starts),
         agreement=agreement,
         at_bounds=at_bounds,
-        residuals=target - fitted,
+        residuals=residuals,
         errors=errors,
-        resampling=resampling.description if bootstrap else "none",
-        intervals=intervals,
+        resampling=_described(resampling, draws, len(table)),
+        intervals={} if samples is None else _intervals(samples, form),
         identifiable=identifiable,
         reason=reason,
-        warnings=_warnings(table, form, found, best, agreement, at_bounds, draws, resampling, reason),
+        warnings=warnings_of(table, form, found, best, agreement, at_bounds, draws, resampling, reason),
+        bootstrap=bootstrap,
         seed=seed,
     )
 
 
-def _same(objective: Array, best: float) -> Any:
+def _described(resampling: Resampling, draws: Array | None, runs: int) -> str:
+    if draws is None:
+        return "none"
+    return resampling.description + (", linearised" if runs > RESAMPLED_RUNS else "")
+
+
+def _weights(table: Table, weights: str | ArrayLike | None) -> Array:
+    """[n], one where none are given."""
+    if weights is None:
+        return np.ones(len(table))
+    if isinstance(weights, str):
+        if weights not in table.frame:
+            raise InputError(f"weights: {weights!r} is no column of the table; choose one of its columns")
+        weight = numbers(table.frame, weights)
+    else:
+        weight = np.asarray(weights, np.float64)
+    good = weight.shape == (len(table),) and bool(np.all(np.isfinite(weight) & (weight >= 0)))
+    if not good or not weight.any():
+        raise InputError(f"weights: {weights!r} must be one finite number per run, none negative; leave weights out")
+    return weight
+
+
+def _search(form: Form, runs: Runs, weight: Array, starts: Array, loss: Loss, seed: int) -> Solution:
+    """The end of every start; of a long table, on a sample first, and then its distinct optima on all runs."""
+    box = (form.lower, form.upper)
+    if len(runs.params) <= SCREENED:
+        target = loss.target(runs.loss_nats)[None]
+        return minimise(form.model(runs), target, weight[None], starts, *box, loss=loss)
+    rows = np.random.default_rng([seed, 2]).choice(len(runs.params), SCREENED, replace=False)
+    unique = None if runs.unique_tokens is None else runs.unique_tokens[rows]
+    some = Runs(
+        params=runs.params[rows], tokens=runs.tokens[rows], loss_nats=runs.loss_nats[rows], unique_tokens=unique
+    )
+    target = loss.target(some.loss_nats)[None]
+    screened = minimise(form.model(some), target, weight[rows][None], starts, *box, loss=loss)
+    begin = screened.theta[_distinct(screened)]
+    target = loss.target(runs.loss_nats)[None]
+    found = minimise(form.model(runs), target, weight[None], begin, *box, loss=loss)
+    # Every start is reported at the optimum of all runs to which its end on the sample is nearest.
+    home = np.argmin(np.abs(screened.theta[:, None] - begin[None]).max(axis=2), axis=1)
+    return Solution(
+        theta=found.theta[home],
+        objective=found.objective[home],
+        gradient=found.gradient[home],
+        converged=found.converged[home],
+        steps=found.steps[home],
+    )
+
+
+def _same(objective: Array, best: float) -> NDArray[np.bool_]:
     return objective <= best + AGREE + 1e-6 * best
 
 
-def _resample(
-    found: Solution,
-    features: Array,
-    fitted: Array,
-    residual: Array,
-    errors: Array,
-    resampling: Resampling,
-    form: Form,
-    delta: float,
-    bootstrap: int,
-    seed: int,
-) -> Array | None:
-    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table."""
-    if bootstrap == 0:
-        return None
+def _distinct(found: Solution) -> list[int]:
+    """The best few optima that are apart from one another."""
     minima: list[int] = []
     for candidate in np.argsort(found.objective):
-        different = [np.abs(found.theta[candidate] - found.theta[m]).max() > 0.05 for m in minima]
-        if all(different) and len(minima) < MINIMA:
+        apart = all(np.abs(found.theta[candidate] - found.theta[m]).max() > APART for m in minima)
+        rival = not minima or found.objective[candidate] <= RIVAL * found.objective[minima[0]]
+        if apart and rival and len(minima) < MINIMA:
             minima.append(int(candidate))
+    return minima
+
+
+def _resample(
+    model: Model,
+    form: Form,
+    found: Solution,
+    runs: Runs,
+    fitted: Array,
+    errors: Array,
+    weight: Array,
+    loss: Loss,
+    resampling: Resampling,
+    bootstrap: int,
+    seed: int,
+) -> Array:
+    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table."""
     rng = np.random.default_rng([seed, 0])
     draws = np.empty((bootstrap, len(form.names)))
     block = max(1, RESAMPLED_ELEMENTS // len(fitted))
+    residual = np.log(runs.loss_nats) - fitted
     for first in range(0, bootstrap, block):
         count = min(block, bootstrap - first)
-        drawn = resampling.draw(fitted, residual, errors, free=len(form.names), count=count, rng=rng)
+        drawn = resampling.draw(fitted, residual, errors, free=form.free, count=count, rng=rng)
+        targets = drawn.targets if loss.residual == "log" else np.exp(drawn.targets)
         lowest = np.full(count, np.inf)
-        for index in minima:
+        for index in _distinct(found):
             start = np.repeat(found.theta[index][None], count, axis=0)
-            solved = minimise(features, drawn.targets, drawn.weights, start, form.lower, form.upper, delta=delta)
+            solved = minimise(model, targets, drawn.weights * weight, start, form.lower, form.upper, loss=loss)
             better = solved.objective < lowest
             draws[first : first + count][better] = solved.theta[better]
             lowest = np.minimum(lowest, solved.objective)
     return draws
 
 
-def _intervals(samples: Chinchilla) -> dict[str, tuple[float, float]]:
-    values = {**samples.parameters, **samples.exponents}
-    ends = {name: interval(np.asarray(value)[:, 0]) for name, value in values.items()}
+def _intervals(samples: Law, form: Form) -> dict[str, tuple[float, float]]:
+    """Of every parameter and exponent but those held."""
+    held = {name for name, free in zip(form.names, form.upper > form.lower, strict=True) if not free}
+    values = {name: value for name, value in {**samples.parameters, **samples.exponents}.items() if name not in held}
+    ends = {name: interval(np.asarray(value)[:, 0]) for name, value in values.items() if np.ndim(value) == 2}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
-
-
-def _at_bounds(form: Form, theta: Array) -> tuple[str, ...]:
-    near = 1e-9
-    sides = (("lower", theta <= form.lower + near), ("upper", theta >= form.upper - near))
-    return tuple(
-        f"{name} at its {side} bound" for side, hit in sides for name, h in zip(form.names, hit, strict=True) if h
-    )
-
-
-def _told(form: Form, at_bounds: tuple[str, ...], draws: Array | None) -> tuple[bool, str]:
-    """Whether the exponents are determined, and why not."""
-    telling = [bound for bound in at_bounds if not bound.startswith("L0")]
-    if telling:
-        return False, f"{', '.join(telling)}: the runs do not determine the exponents"
-    if draws is not None:
-        low, high = interval(draws)
-        for k, name in enumerate(form.names):
-            if name != "L0" and low[k] <= form.lower[k] + 1e-9 and high[k] >= form.upper[k] - 1e-9:
-                return False, f"the interval of {name} is the whole range allowed: the runs do not determine it"
-    return True, ""
-
-
-def _warnings(
-    table: Table,
-    form: Form,
-    found: Solution,
-    best: int,
-    agreement: float,
-    at_bounds: tuple[str, ...],
-    draws: Array | None,
-    resampling: Resampling,
-    reason: str,
-) -> tuple[str, ...]:
-    warnings = [f"not identifiable: {reason}"] if reason else []
-    warnings += [bound for bound in at_bounds if bound not in reason]
-    if not found.converged[best]:
-        warnings.append(f"the optimiser stopped with a gradient of {found.gradient[best]:.2g}")
-    if agreement < 0.2:
-        warnings.append(f"only {agreement:.0%} of the starts reached the best objective")
-    if draws is not None:
-        near = 1e-9
-        for k, name in enumerate(form.names):
-            share = float(np.mean((draws[:, k] <= form.lower[k] + near) | (draws[:, k] >= form.upper[k] - near)))
-            if share >= 0.025:
-                warnings.append(f"{share:.0%} of the resamples put {name} at the edge of the range allowed")
-    trajectories = int(resampling.trajectory.max()) + 1
-    if resampling.kind == "wild" and trajectories < 10:
-        warnings.append(f"only {trajectories} trajectories: intervals from so few are approximate")
-    if len(table) < FEW_RUNS:
-        warnings.append(f"only {len(table)} runs were fitted: take this as a demonstration")
-    if "params_embedding" in table.frame:
-        share = float(np.max(numbers(table.frame, "params_embedding") / table.params))
-        if share > 0.2:  # above it the count of parameters decides the exponent, Pearce & Song 2024, Sec. 3
-            warnings.append(f"embeddings are up to {share:.0%} of the parameters: exponents depend on counting them")
-    return tuple(warnings)

@@ -1,12 +1,11 @@
-"""The laws L(N, D), each with its prediction, its optimum under a budget, and the form in which it is fitted.
+"""The law L(N, D) of Hoffmann et al. 2022 and what every law offers: prediction, optimum under a budget, source.
 
 A law's parameters may be numbers, or arrays of shape [R, 1] holding one value per resample: predictions and optima
 then broadcast to [R, points], which is how every interval of this package is made.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +15,7 @@ from analysis.errors import InputError
 Array = NDArray[np.float64]
 
 FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D, Kaplan et al. 2020, Sec. 2.1
-EXPONENT_BOUNDS = (0.01, 2.0)  # alpha, beta: the range of starts of Hoffmann et al. 2022, App. D.3, without its zero
-MOST_LOG = 300.0  # of a count: its powers up to EXPONENT_BOUNDS then stay inside float64
-L0_FLOOR = 1e-4  # of the lowest loss: a fit that stops there has found no irreducible loss
+MOST_LOG = 300.0  # of a count: its powers up to two then stay inside float64
 
 
 def flops_6nd(params: ArrayLike, tokens: ArrayLike) -> Array:
@@ -36,56 +33,69 @@ class Optimum:
     loss_nats: Array
 
 
-class Law(Protocol):
-    """What fitting, uncertainty, plots and backtests ask of every law."""
+class Law:
+    """What fitting, uncertainty, plots and backtests ask of every law. Each is a frozen dataclass of its parameters.
+
+    `unique_tokens` is the text there is; a law that does not model repetition counts a repeated token as a new one.
+    """
 
     name: ClassVar[str]
     description: ClassVar[str]
 
     @property
-    def parameters(self) -> dict[str, Any]: ...
+    def parameters(self) -> dict[str, Any]:
+        """The law's parameters by name, in the order in which they are shown."""
+        raise NotImplementedError
 
     @property
-    def exponents(self) -> dict[str, Any]: ...
+    def exponents(self) -> dict[str, Any]:
+        """a, b of N* ~ C^a, D* ~ C^b, with text that never runs out."""
+        raise NotImplementedError
 
-    def predict(self, params: ArrayLike, tokens: ArrayLike) -> Array: ...
+    def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
+        """Loss in nats per token of runs with `params` parameters trained on `tokens` tokens."""
+        raise NotImplementedError
 
-    def optimum(self, flops: ArrayLike) -> Optimum: ...
+    def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
+        """N*, D* and loss of each budget C = 6 N D. Raises InputError for a budget not finite and positive."""
+        raise NotImplementedError
+
+    def check(self, zero: tuple[str, ...] = ("L0",), signed: tuple[str, ...] = ()) -> None:
+        """Raise InputError unless every parameter is finite and positive; those of `zero` may be zero."""
+        for name, value in self.parameters.items():
+            values = np.asarray(value, np.float64)
+            wrong = not np.all(np.isfinite(values))
+            wrong |= name not in signed and bool(np.any(values < 0) or (name not in zero and np.any(values == 0)))
+            if wrong:
+                raise InputError(f"{name}: {value} is no parameter of {self.name}; give a finite positive number")
 
 
-class Form(Protocol):
-    """A law as it is fitted: log L = log sum_t exp(features_t . theta), with theta inside a box.
+def budgets(flops: ArrayLike) -> Array:
+    """FLOPs in float64. Raises InputError for one that is not finite and positive."""
+    values = np.asarray(flops, np.float64)
+    if not np.all(np.isfinite(values) & (values > 0)):
+        raise InputError(f"flops: {values} is no budget; give finite positive FLOPs such as 1e21")
+    return values
 
-    `names` are the law's parameters in the order of theta's coordinates, so that a bound met can be named.
+
+def split(law: Law, flops: Array, log_params: Array, unique_tokens: ArrayLike | None = None) -> Optimum:
+    """The optimum whose log N* is given; C = 6 N D fixes its tokens.
+
+    A resample at the edge of the box may put N* beyond float64; e^300 stands for "no idea" and stays printable.
     """
+    log_params = np.clip(log_params, -MOST_LOG, MOST_LOG)
+    log_tokens = np.clip(np.log(flops / FLOPS_PER_PARAM_TOKEN) - log_params, -MOST_LOG, MOST_LOG)
+    params, tokens = np.exp(log_params), np.exp(log_tokens)
+    return Optimum(flops=flops, params=params, tokens=tokens, loss_nats=law.predict(params, tokens, unique_tokens))
 
-    names: ClassVar[tuple[str, ...]]
 
-    @property
-    def lower(self) -> Array: ...
-
-    @property
-    def upper(self) -> Array: ...
-
-    def features(self, params: ArrayLike, tokens: ArrayLike) -> Array:
-        """[T terms, n runs, K coordinates]."""
-        ...
-
-    def starts(self, params: Array, tokens: Array, loss_nats: Array) -> Array:
-        """[S, K], spread over the box."""
-        ...
-
-    def theta(self, law: Any) -> Array:
-        """[K], the coordinates of a law."""
-        ...
-
-    def law(self, theta: Array) -> "Chinchilla":
-        """theta [K] gives numbers, theta [R, K] a law whose parameters are [R, 1]."""
-        ...
+def logs(params: ArrayLike, tokens: ArrayLike) -> tuple[Array, Array]:
+    """log N and log D in float64."""
+    return np.log(np.asarray(params, np.float64)), np.log(np.asarray(tokens, np.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chinchilla:
+class Chinchilla(Law):
     """L(N, D) = A / N^alpha + B / D^beta + L0 (Hoffmann et al. 2022, eq. 2), nats per token.
 
     Raises InputError for a parameter that is not finite and positive (L0 may be zero).
@@ -101,10 +111,7 @@ class Chinchilla:
     description: ClassVar[str] = "L(N, D) = A/N^alpha + B/D^beta + L0; Hoffmann et al. 2022 (arXiv:2203.15556), eq. 2"
 
     def __post_init__(self) -> None:
-        for name, value in self.parameters.items():
-            values = np.asarray(value, np.float64)
-            if not np.all(np.isfinite(values)) or np.any(values < 0) or (name != "L0" and np.any(values == 0)):
-                raise InputError(f"{name}: {value} is no parameter of {self.name}; give a finite positive number")
+        self.check()
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -116,91 +123,56 @@ class Chinchilla:
         total = self.alpha + self.beta
         return {"a": self.beta / total, "b": self.alpha / total}
 
-    def predict(self, params: ArrayLike, tokens: ArrayLike) -> Array:
-        """Loss in nats per token of runs with `params` parameters trained on `tokens` tokens."""
-        log_n, log_d = np.log(np.asarray(params, np.float64)), np.log(np.asarray(tokens, np.float64))
+    def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
+        log_n, log_d = logs(params, tokens)
         return np.exp(np.log(self.A) - self.alpha * log_n) + np.exp(np.log(self.B) - self.beta * log_d) + self.L0
 
-    def optimum(self, flops: ArrayLike) -> Optimum:
+    def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
         """N*, D* and loss of each budget C = 6 N D, by the closed form of Hoffmann et al. 2022, eq. 4.
 
         N* = G (C/6)^a, D* = (C/6)^b / G with G = (alpha A / (beta B))^(1 / (alpha + beta)).
         Raises InputError for a budget that is not finite and positive.
         """
-        flops = np.asarray(flops, np.float64)
-        if not np.all(np.isfinite(flops) & (flops > 0)):
-            raise InputError(f"flops: {flops} is no budget; give finite positive FLOPs such as 1e21")
+        flops = budgets(flops)
         log_g = np.log(self.alpha * self.A) - np.log(self.beta * self.B)
-        log_product = np.log(flops / FLOPS_PER_PARAM_TOKEN)
-        total = self.alpha + self.beta
-        # A resample at the edge of the box may put N* beyond float64; 1e130 stands for "no idea" and stays printable.
-        log_params = np.clip((log_g + self.beta * log_product) / total, -MOST_LOG, MOST_LOG)
-        params, tokens = np.exp(log_params), np.exp(np.clip(log_product - log_params, -MOST_LOG, MOST_LOG))
-        return Optimum(flops=flops, params=params, tokens=tokens, loss_nats=self.predict(params, tokens))
+        log_params = (log_g + self.beta * np.log(flops / FLOPS_PER_PARAM_TOKEN)) / (self.alpha + self.beta)
+        return split(self, flops, log_params)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChinchillaForm:
-    """Chinchilla in centred coordinates theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta).
+class EqualExponent(Law):
+    """Chinchilla with one exponent, L(N, D) = A / N^alpha + B / D^alpha + L0, so that N* and D* grow alike.
 
-    N0 and D0 are the geometric means of the runs. Raw (log A, alpha) are correlated to more than .99 on any real
-    grid; centred, the Hessian is well conditioned.
+    Raises InputError for a parameter that is not finite and positive (L0 may be zero).
     """
 
-    log_n0: float
-    log_d0: float
-    lower: Array
-    upper: Array
+    A: Any
+    B: Any
+    L0: Any
+    alpha: Any
 
-    names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta")
+    name: ClassVar[str] = "equal"
+    description: ClassVar[str] = (
+        "L(N, D) = A/N^alpha + B/D^alpha + L0; as Muennighoff et al. 2023 (arXiv:2305.16264) fit it"
+    )
 
-    @classmethod
-    def of(cls, params: Array, tokens: Array, loss_nats: Array) -> "ChinchillaForm":
-        low, high = float(np.log(loss_nats.min())), float(np.log(loss_nats.max()))
-        floor = low + float(np.log(L0_FLOOR))
-        return cls(
-            log_n0=float(np.log(params).mean()),
-            log_d0=float(np.log(tokens).mean()),
-            lower=np.array([floor, floor, floor, EXPONENT_BOUNDS[0], EXPONENT_BOUNDS[0]]),
-            upper=np.array([high + 3.0, high + 3.0, high, EXPONENT_BOUNDS[1], EXPONENT_BOUNDS[1]]),
-        )
+    def __post_init__(self) -> None:
+        self.check()
 
-    def features(self, params: ArrayLike, tokens: ArrayLike) -> Array:
-        x = np.log(np.asarray(params, np.float64)) - self.log_n0
-        y = np.log(np.asarray(tokens, np.float64)) - self.log_d0
-        features = np.zeros((3, x.size, 5))
-        features[0, :, 0], features[0, :, 3] = 1.0, -x
-        features[1, :, 1], features[1, :, 4] = 1.0, -y
-        features[2, :, 2] = 1.0
-        return features
+    @property
+    def _chinchilla(self) -> Chinchilla:
+        return Chinchilla(A=self.A, B=self.B, L0=self.L0, alpha=self.alpha, beta=self.alpha)
 
-    def starts(self, params: Array, tokens: Array, loss_nats: Array) -> Array:
-        """A grid over alpha, beta and L0; A and B, being linear, by least squares (variable projection)."""
-        exponents, shares = (0.1, 0.3, 0.5, 0.9, 1.6), (0.02, 0.3, 0.6, 0.8, 0.95)
-        grid = np.array([(s, a, b) for s in shares for a in exponents for b in exponents])
-        l0, alpha, beta = grid[:, :1] * loss_nats.min(), grid[:, 1:2], grid[:, 2:]
-        u = np.exp(-alpha * (np.log(params) - self.log_n0)) / loss_nats
-        v = np.exp(-beta * (np.log(tokens) - self.log_d0)) / loss_nats
-        rest = 1.0 - l0 / loss_nats
-        uu, uv, vv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
-        ur, vr = (u * rest).sum(1), (v * rest).sum(1)
-        determinant = np.maximum(uu * vv - uv * uv, 1e-12 * uu * vv)
-        least = 0.01 * loss_nats.min()
-        first = np.maximum((vv * ur - uv * vr) / determinant, least)
-        second = np.maximum((uu * vr - uv * ur) / determinant, least)
-        theta = np.column_stack([np.log(first), np.log(second), np.log(l0[:, 0]), alpha[:, 0], beta[:, 0]])
-        return np.clip(theta, self.lower, self.upper)
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"L0": self.L0, "A": self.A, "B": self.B, "alpha": self.alpha}
 
-    def theta(self, law: Chinchilla) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.beta * self.log_d0
-        return np.array([n_term, d_term, log_l0, law.alpha, law.beta], np.float64)
+    @property
+    def exponents(self) -> dict[str, Any]:
+        return self._chinchilla.exponents
 
-    def law(self, theta: Array) -> Chinchilla:
-        a, b, e, alpha, beta = (theta[..., k, None] if theta.ndim == 2 else float(theta[k]) for k in range(5))
-        return Chinchilla(
-            A=np.exp(a + alpha * self.log_n0), B=np.exp(b + beta * self.log_d0), L0=np.exp(e), alpha=alpha, beta=beta
-        )
+    def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
+        return self._chinchilla.predict(params, tokens)
 
-
-FORMS: Mapping[str, type[ChinchillaForm]] = {Chinchilla.name: ChinchillaForm}
+    def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
+        return self._chinchilla.optimum(flops)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from analysis.audit import Audit, audit, larger, residual_sd
 from analysis.backtest import Backtest
 from analysis.errors import InputError
-from analysis.fit import FEW_RUNS, Fit
+from analysis.fit import Fit
 from analysis.optimal import OptimalRow, optimal
 from analysis.table import Table
+from analysis.verdict import FEW_RUNS
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 WIDE = 2.0  # high end of the interval of N* over its low end, beyond which the answer is called a demonstration
@@ -62,7 +63,7 @@ def fit_text(fit: Fit) -> str:
     lines += [
         "",
         f"residuals  median {100 * fit.residual_median:.2g} %, largest {100 * max(abs(fit.residuals)):.2g} %",
-        f"objective  {fit.objective:.10g} (sum of Huber, delta {fit.delta:g}), gradient {fit.gradient_norm:.1g}, "
+        f"objective  {fit.objective:.10g} ({fit.loss.description}), gradient {fit.gradient_norm:.1g}, "
         f"condition {fit.condition:.2g}, {fit.agreement:.0%} of {fit.starts} starts agree",
         f"intervals  {fit.bootstrap} resamples, {fit.resampling}",
         *warning_lines(fit.warnings),
@@ -134,7 +135,7 @@ def study_ahead(fit: Fit) -> tuple[Audit, Audit] | None:
     budget = 10 * fit.flops_max
     try:
         now, then = (
-            audit(n, d, fit.law, residual_sd=sd, flops=budget, delta=fit.delta)
+            audit(n, d, fit.law, residual_sd=sd, flops=budget, delta=fit.loss.corner)
             for n, d in ((params, tokens), larger(params, tokens, times_flops=MORE_FLOPS))
         )
     except InputError:  # a law at the edge of its box has no linearisation; there is nothing honest to promise

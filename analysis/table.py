@@ -34,6 +34,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "loss_nats": ("loss_nats", "loss", "val_loss", "valid_loss", "validation_loss", "eval_loss", "test_loss",
                   "final_loss"),
     "run_id": ("run_id", "run", "run_name", "name", "id"),
+    "unique_tokens": ("unique_tokens", "u", "n_unique_tokens", "unique"),
     "trajectory": ("trajectory", "trajectory_id"),
 }  # fmt: skip
 MAX_BYTES = 400_000_000
@@ -75,6 +76,14 @@ class Table:
     @property
     def trajectory(self) -> list[str]:
         return [str(name) for name in self.frame["trajectory"]]
+
+    @property
+    def unique_tokens(self) -> Array | None:
+        """Unique tokens of every run, where the table says them for all."""
+        if "unique_tokens" not in self.frame:
+            return None
+        unique = self.frame["unique_tokens"].to_numpy(np.float64)
+        return unique if np.all(np.isfinite(unique) & (unique > 0)) else None
 
     def keep(self, rows: Iterable[bool]) -> "Table":
         """The same table with some of its rows, for holding runs out."""

@@ -129,7 +129,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "intervals": {name: list(ends) for name, ends in fit.intervals.items()},
         "objective": fit.objective,
         "exponents": exponents if fit.identifiable else None,
-        "delta": fit.delta,
+        "loss": asdict(fit.loss),
         "gradient_norm": fit.gradient_norm,
         "condition": fit.condition,
         "starts": fit.starts,

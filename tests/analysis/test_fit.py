@@ -1,15 +1,16 @@
 """The fit against planted constants, SciPy on the same objective, and Besiroglu et al. 2024."""
 
-import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import least_squares, minimize
 
 from analysis import InputError, fit, from_frame, read
-from analysis.laws import ChinchillaForm
-from analysis.solve import minimise
+from analysis.form import Runs
+from analysis.solve import Loss, minimise
+from analysis.sums import ChinchillaForm
 
 
 def objective(theta, features, target, delta):
@@ -25,16 +26,20 @@ def test_planted_constants_are_recovered_exactly(branched, planted):
     assert fitted.intervals == {}
 
 
+def runs_of(table):
+    return Runs(params=table.params, tokens=table.tokens, loss_nats=table.loss_nats)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_scipy_finds_nothing_lower(branched, seed):
     table = branched(seed=seed)
     fitted = fit(table, bootstrap=0)
-    features, target = fitted.form.features(table.params, table.tokens), np.log(table.loss_nats)
+    features, target = fitted.form.model(runs_of(table)).features, np.log(table.loss_nats)
     theta = fitted.form.theta(fitted.law)
     assert objective(theta, features, target, 1e-3) == pytest.approx(fitted.objective, abs=1e-12)
     bounds = list(zip(fitted.form.lower, fitted.form.upper, strict=True))
     arguments = (features, target, 1e-3)
-    starts = fitted.form.starts(table.params, table.tokens, table.loss_nats)[::25]
+    starts = fitted.form.starts(runs_of(table))[::3]
     lowest = min(
         minimize(objective, s, arguments, "Nelder-Mead", bounds=bounds, options={"maxfev": 4000, "fatol": 1e-13}).fun
         for s in (*starts, theta + 0.01)
@@ -44,15 +49,70 @@ def test_scipy_finds_nothing_lower(branched, seed):
 
 
 def test_a_batch_solves_each_problem_as_it_would_alone(branched):
+    """120 problems go through single precision first, three do not: both end in the same optimum."""
     table = branched()
-    form = ChinchillaForm.of(table.params, table.tokens, table.loss_nats)
-    features, target = form.features(table.params, table.tokens), np.log(table.loss_nats)[None]
-    starts = form.starts(table.params, table.tokens, table.loss_nats)[[20, 60, 70]]
-    weights = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), 3).astype(float)
-    together = minimise(features, target, weights, starts, form.lower, form.upper, delta=1e-3)
-    for i in range(3):
-        alone = minimise(features, target, weights[[i]], starts[[i]], form.lower, form.upper, delta=1e-3)
+    runs = runs_of(table)
+    form = ChinchillaForm.of(runs)
+    model, target = form.model(runs), np.log(table.loss_nats)[None]
+    draws = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), 120).astype(float)
+    start = np.repeat(form.starts(runs)[5][None], 120, axis=0)
+    together = minimise(model, target, draws, start, form.lower, form.upper, loss=Loss())
+    for i in range(0, 120, 40):
+        alone = minimise(model, target, draws[[i]], start[[i]], form.lower, form.upper, loss=Loss())
         np.testing.assert_allclose(alone.objective[0], together.objective[i], rtol=1e-9)
+
+
+@pytest.mark.parametrize("residual", ["log", "nats"])
+@pytest.mark.parametrize("loss", ["mse", "lad", "huber"])
+def test_losses_are_scipys(branched, loss, residual):
+    """Half squares, absolute values and Huber of both residuals, from SciPy's least_squares at our optimum."""
+    table = branched(seed=4)
+    fitted = fit(table, loss=loss, residual=residual, bootstrap=0)
+    names = ("A", "B", "L0", "alpha", "beta")
+    start = np.array([float(fitted.law.parameters[name]) for name in names])
+
+    def residuals(scaled):
+        a, b, l0, alpha, beta = scaled * start
+        predicted = a / table.params**alpha + b / table.tokens**beta + l0
+        return np.log(predicted / table.loss_nats) if residual == "log" else predicted - table.loss_nats
+
+    here = residuals(np.ones(5))
+    kinds = {"mse": ("linear", 1.0, 0.5), "huber": ("huber", 1e-3, 0.5), "lad": (None, 1.0, 1.0)}
+    kind, scale, _ = kinds[loss]
+    if kind is None:
+        assert fitted.objective == pytest.approx(np.abs(here).sum(), rel=1e-9)
+        for other in np.random.default_rng(0).normal(1.0, 1e-4, (300, 5)):
+            assert np.abs(residuals(other)).sum() >= fitted.objective - 1e-9
+        return
+    found = least_squares(residuals, np.ones(5) * 1.001, loss=kind, f_scale=scale, xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    assert fitted.objective <= found.cost + 1e-12
+    assert fitted.objective == pytest.approx(found.cost, rel=1e-3)
+
+
+def test_weights_count_runs(branched):
+    """A weight of two is the same run twice; a weight of zero is a run left out."""
+    table = branched(seed=1)
+    weights = np.ones(len(table))
+    weights[3], weights[7] = 2.0, 0.0
+    frame = table.frame.drop(columns="csv_row")
+    extra = frame.iloc[[3]].assign(run_id="again")
+    other = from_frame(pd.concat([frame.drop(index=7), extra]))
+    assert fit(table, weights=weights, bootstrap=0).objective == pytest.approx(
+        fit(other, bootstrap=0).objective, rel=1e-9
+    )
+
+
+def test_a_parameter_can_be_held(branched, planted):
+    table = branched(seed=2)
+    free = fit(table, bootstrap=0)
+    held = fit(table, fixed={"alpha": planted.alpha, "A": planted.A}, bootstrap=50)
+    assert float(held.law.parameters["alpha"]) == planted.alpha
+    assert float(held.law.parameters["A"]) == pytest.approx(planted.A, rel=1e-12)
+    assert held.objective >= free.objective
+    assert "alpha" not in held.intervals
+    assert "beta" in held.intervals
+    with pytest.raises(InputError, match="fix: gamma cannot be held"):
+        fit(table, fixed={"gamma": 1.0})
 
 
 def test_quickstart_size_study_is_sane_and_says_what_it_is(branched):
@@ -99,7 +159,19 @@ def test_no_dependence_on_size_is_not_identifiable(branched_frame):
     assert "bound" in fitted.reason
 
 
-@pytest.mark.parametrize("options", [{"law": "cubic"}, {"delta": 0.0}, {"bootstrap": -1}, {"bootstrap": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"law": "cubic"},
+        {"delta": 0.0},
+        {"bootstrap": -1},
+        {"bootstrap": 1},
+        {"loss": "cauchy"},
+        {"residual": "bits"},
+        {"weights": "nothing"},
+        {"weights": [1.0]},
+    ],
+)
 def test_bad_options_are_named(branched, options):
     with pytest.raises(InputError, match=next(iter(options))):
         fit(branched(), **options)
@@ -107,16 +179,47 @@ def test_bad_options_are_named(branched, options):
 
 def test_besiroglu(reference):
     table = read(reference / "epoch_chinchilla.csv", where={"besiroglu_excluded": "False"})
-    begun = time.perf_counter()
-    fitted = fit(table, bootstrap=1000)
-    assert time.perf_counter() - begun < 5
+    fitted = fit(table, bootstrap=4000)
     assert fitted.objective <= 0.00101827405  # expected.json beside the table
     for name, value in {"A": 477.83, "B": 2143.4, "L0": 1.81722, "alpha": 0.34731, "beta": 0.36717}.items():
         assert float(fitted.law.parameters[name]) == pytest.approx(value, rel=0.01)
     assert fitted.samples is not None
     for name, error in {"L0": 0.0257, "alpha": 0.0154, "beta": 0.0206}.items():  # authors' bootstrap, 4,000 resamples
-        assert float(np.std(fitted.samples.parameters[name])) == pytest.approx(error, rel=0.15)
-    assert float(np.std(fitted.samples.exponents["a"])) == pytest.approx(0.020, rel=0.15)
+        assert float(np.std(fitted.samples.parameters[name])) == pytest.approx(error, rel=0.10)
+    assert float(np.std(fitted.samples.exponents["a"])) == pytest.approx(0.020, rel=0.10)
+
+
+def test_towards_absolute_values_is_the_published_headline(reference):
+    """Besiroglu et al. 2024, Table 1: their estimator with a free scale is the least absolute deviation."""
+    table = read(reference / "epoch_chinchilla.csv", where={"besiroglu_excluded": "False"})
+    published = {"A": 482.01, "B": 2085.43, "L0": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+    towards: list[dict[str, Any]] = [{"loss": "lad"}, {"delta": 1e-7}]
+    for options in towards:
+        law = fit(table, bootstrap=0, **options).law
+        for name, value in published.items():
+            assert float(law.parameters[name]) == pytest.approx(value, rel=3e-4)
+
+
+def test_all_245_rows(reference):
+    assert fit(read(reference / "epoch_chinchilla.csv"), bootstrap=0).objective <= 0.00182602
+
+
+@pytest.mark.parametrize(
+    ("residual", "expected"),
+    [("nats", (59.141, 155.114, 0.60467, 0.31001, 0.31364)), ("log", (56.206, 147.323, 0.60209, 0.30677, 0.31097))],
+)
+def test_llama_3_by_least_squares(reference, residual, expected):
+    law = fit(read(reference / "llama3_isoflop.csv"), loss="mse", residual=residual, bootstrap=0).law
+    found = [float(law.parameters[name]) for name in ("A", "B", "L0", "alpha", "beta")]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_datablations_below_the_published_local_optimum(reference):
+    base = {"A": np.exp(6.255414), "B": np.exp(7.3049974), "L0": np.exp(0.6254804), "alpha": 0.3526596}
+    fitted = fit(read(reference / "datablations.csv"), "repeats", fixed={**base, "beta": base["alpha"]}, bootstrap=0)
+    assert fitted.objective <= 0.015805
+    assert float(fitted.law.parameters["R_D"]) == pytest.approx(95.365, rel=0.01)
+    assert float(fitted.law.parameters["R_N"]) == pytest.approx(1.7059, rel=0.01)
 
 
 def test_a_collinear_public_study_is_refused(reference):

@@ -1,0 +1,27 @@
+"""Every law by name, as it is fitted."""
+
+from collections.abc import Mapping
+
+from analysis.curved import BrokenForm, CoupledForm, KaplanForm, RepeatsForm
+from analysis.errors import InputError
+from analysis.form import Form
+from analysis.laws import Chinchilla, EqualExponent
+from analysis.rivals import BrokenCompute, Coupled, Interaction, Kaplan, Repeats
+from analysis.sums import ChinchillaForm, EqualForm, InteractionForm
+
+FORMS: Mapping[str, type[Form]] = {
+    Chinchilla.name: ChinchillaForm,
+    EqualExponent.name: EqualForm,
+    Coupled.name: CoupledForm,
+    Kaplan.name: KaplanForm,
+    Interaction.name: InteractionForm,
+    Repeats.name: RepeatsForm,
+    BrokenCompute.name: BrokenForm,
+}
+
+
+def form_of(law: str) -> type[Form]:
+    """The form of a law. Raises InputError for an unknown one."""
+    if law not in FORMS:
+        raise InputError(f"law: {law!r} is unknown; choose one of {', '.join(FORMS)}")
+    return FORMS[law]
