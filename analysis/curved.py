@@ -6,7 +6,7 @@ Their starts are the optima of Chinchilla's law on the same runs, crossed with a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class CoupledForm(Form):
         base = _chinchilla(self, runs)
         return _crossed(self, base, [np.log((0.1, 0.5, 1.0, 2.0))])
 
-    def theta(self, law: Coupled) -> Array:
+    def theta(self, law: Any) -> Array:
         return np.append(_base_theta(self, law), np.log(law.gamma))
 
     def law(self, theta: Array) -> Coupled:
@@ -101,7 +101,7 @@ class KaplanForm(Form):
                   for alpha, beta, s in product(exponents, exponents, (0.3, 2.0))]  # fmt: skip
         return np.clip(np.array(starts), self.lower, self.upper)
 
-    def theta(self, law: Kaplan) -> Array:
+    def theta(self, law: Any) -> Array:
         a, b = law.alpha * (np.log(law.N_c) - self.log_n0), law.beta * (np.log(law.D_c) - self.log_d0)
         return np.array([a, b, law.alpha, law.beta], np.float64)
 
@@ -160,7 +160,7 @@ class RepeatsForm(Form):
             base = Runs(params=runs.params[fresh], tokens=runs.tokens[fresh], loss_nats=runs.loss_nats[fresh])
         return _crossed(self, _chinchilla(self, base), [np.log((1.0, 10.0, 100.0))] * 2)
 
-    def theta(self, law: Repeats) -> Array:
+    def theta(self, law: Any) -> Array:
         return np.append(_base_theta(self, law), np.log([law.R_D, law.R_N]))
 
     def law(self, theta: Array) -> Repeats:
@@ -236,7 +236,7 @@ class BrokenForm(Form):
                 starts.append([e, log_f, alpha * beta / total, c1, z_b, self.lower[5], g, alpha, beta])
         return np.clip(np.array(starts), self.lower, self.upper)
 
-    def theta(self, law: BrokenCompute) -> Array:
+    def theta(self, law: Any) -> Array:
         log_c0 = np.log(6.0) + self.log_n0 + self.log_d0
         log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[0]
         best = np.log(law.G) + law.beta / (law.alpha + law.beta) * (self.log_n0 + self.log_d0)

@@ -10,8 +10,12 @@ COLLINEAR = 0.1  # tokens within 10 % of a power of params: the two exponents th
 
 
 def distinct(values: Array) -> int:
-    """How many values differ by more than SAME."""
-    return 1 + int(np.sum(np.diff(np.sort(np.log(values))) > SAME))
+    """How many values differ by more than SAME, counted upwards: each stands for those up to 1 % above it."""
+    ordered = np.sort(np.log(values))
+    count, at = 0, 0
+    while at < len(ordered):
+        count, at = count + 1, int(np.searchsorted(ordered, ordered[at] + SAME, side="right"))
+    return count
 
 
 def require_identifiable(params: Array, tokens: Array, *, free: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.uncertainty import interval
 
@@ -28,14 +29,21 @@ class OptimalRow:
     extrapolation: float
 
 
-def optimal(fit: Fit, flops: Sequence[float] | None = None) -> tuple[OptimalRow, ...]:
+def optimal(
+    fit: Fit, flops: Sequence[float] | None = None, *, unique_tokens: float | None = None
+) -> tuple[OptimalRow, ...]:
     """One row a budget; by default 1, 10 and 100 times the largest compute fitted.
 
-    Raises InputError for a budget that is not finite and positive.
+    unique_tokens: the text there is, for a law that knows what repeating it is worth.
+    Raises InputError for a budget that is not finite and positive, and for unique_tokens with a law that ignores them.
     """
+    if unique_tokens is not None and fit.law.name != "repeats":
+        raise InputError(
+            f"unique_tokens: the law {fit.law.name!r} counts a repeated token as a new one; fit the law 'repeats'"
+        )
     budgets = np.array([1.0, 10.0, 100.0]) * fit.flops_max if flops is None else np.asarray(flops, np.float64)
-    best = fit.law.optimum(budgets)
-    drawn = None if fit.samples is None else fit.samples.optimum(budgets)
+    best = fit.law.optimum(budgets, unique_tokens)
+    drawn = None if fit.samples is None else fit.samples.optimum(budgets, unique_tokens)
     rows = []
     for i, budget in enumerate(budgets):
         ends: list[tuple[float, float] | None] = [None, None, None]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from analysis.audit import Audit, audit, larger, residual_sd
-from analysis.backtest import Backtest
+from analysis.backtest import Backtest, Origin, Standing
 from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.optimal import OptimalRow, optimal
@@ -104,6 +104,40 @@ def backtest_text(result: Backtest) -> str:
     summary = f"fitted on the {rest} other runs: mean error {100 * result.mean_relative_error:.2f} %, "
     summary += f"largest {100 * result.max_relative_error:.2f} %"
     return "\n".join([*columns(head, cells), "", summary, *warning_lines(result.fit.warnings)])
+
+
+def rolling_text(table: Table, origins: Sequence[Origin], standings: Sequence[Standing]) -> str:
+    """Every origin of a rolling test, then the laws, best first."""
+    head = ("fitted up to", "runs", "predicted", "reach", "law", "mean error", "largest", "covered", "width")
+    cells = []
+    last = 0.0
+    for origin in origins:
+        same, last = origin.flops == last, origin.flops
+        left = ["", "", "", ""] if same else [
+            f"{origin.flops:.2e} FLOPs", str(origin.fitted), str(origin.predicted), f"{origin.reach:.3g} x"
+        ]  # fmt: skip
+        if origin.reason:
+            cells.append((*left, origin.law, origin.reason, "", "", ""))
+            continue
+        cells.append((*left, origin.law, _percent(origin.mean_relative_error), _percent(origin.max_relative_error),
+                      _percent(origin.coverage, 0), _percent(origin.width)))  # fmt: skip
+    lines = [*table_lines(table), "", *columns(head, cells), ""]
+    rows = [
+        (
+            s.law,
+            str(s.origins),
+            _percent(s.mean_relative_error),
+            _percent(s.max_relative_error),
+            _percent(s.coverage, 0),
+        )
+        for s in standings
+    ]
+    lines += columns(("law, best first", "origins", "mean error", "largest", "covered (of 95 %)"), rows)
+    return "\n".join(lines)
+
+
+def _percent(value: float | None, places: int = 2) -> str:
+    return "-" if value is None else f"{100 * value:.{places}f} %"
 
 
 def table_lines(table: Table) -> list[str]:

@@ -1,7 +1,7 @@
 """The laws whose log is a log-sum-exp of linear functions: Chinchilla, its equal-exponent form, the interaction law."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class ChinchillaForm(Form):
     def starts(self, runs: Runs) -> Array:
         return np.clip(projected(runs, *self.offsets(runs)), self.lower, self.upper)
 
-    def theta(self, law: Chinchilla) -> Array:
+    def theta(self, law: Any) -> Array:
         log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
         n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.beta * self.log_d0
         return np.array([n_term, d_term, log_l0, law.alpha, law.beta], np.float64)
@@ -74,7 +74,7 @@ class EqualForm(Form):
     def starts(self, runs: Runs) -> Array:
         return np.clip(projected(runs, *self.offsets(runs), equal=True)[:, :4], self.lower, self.upper)
 
-    def theta(self, law: EqualExponent) -> Array:
+    def theta(self, law: Any) -> Array:
         log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
         n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.alpha * self.log_d0
         return np.array([n_term, d_term, log_l0, law.alpha], np.float64)
@@ -113,7 +113,7 @@ class InteractionForm(Form):
         starts = np.concatenate([np.column_stack([base, np.full(len(base), kappa)]) for kappa in kappas])
         return np.clip(starts, self.lower, self.upper)
 
-    def theta(self, law: Interaction) -> Array:
+    def theta(self, law: Any) -> Array:
         log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
         n_term = np.log(law.A) - law.alpha * self.log_n0
         d_term = np.log(law.B) - law.beta * self.log_d0 - law.kappa * self.log_n0

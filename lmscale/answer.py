@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
+from lmscale.fit_options import add_fit_options, fit_options
 
 if TYPE_CHECKING:
     from analysis.fit import Fit
@@ -43,11 +44,16 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--bootstrap", default="1000", metavar="K", help="resamples (default 1000, 0 for none)")
         parser.add_argument("--seed", default="0", metavar="S", help="of the resamples (default 0)")
         parser.add_argument("--json", metavar="FILE", help="write the answer as JSON (- for standard output)")
+        add_fit_options(parser)
         if name == "optimal":
+            parser.add_argument("--unique-tokens", metavar="U", help="text there is, for --law repeats")
             text = "budgets (default 1, 10 and 100 times the largest run's 6ND)"
             parser.add_argument("--flops", nargs="+", metavar="C", help=text)
         if name == "backtest":
-            parser.add_argument("--holdout", default="1", metavar="K", help="runs to hold out (default 1)")
+            text = "runs to hold out, or their share such as 0.2 (default 1)"
+            parser.add_argument("--holdout", default="1", metavar="K", help=text)
+            text = "compare laws by rolling extrapolation: names, or all"
+            parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
 
@@ -67,8 +73,9 @@ def optimal(args: argparse.Namespace) -> int:
     from analysis.summary import optimal_text
 
     budgets = None if args.flops is None else [_positive("flops", text) for text in args.flops]
+    unique = None if args.unique_tokens is None else _positive("unique_tokens", args.unique_tokens)
     fitted = _fitted(args)
-    rows = optima(fitted, budgets)
+    rows = optima(fitted, budgets, unique_tokens=unique)
     shapes = [_shape(row, fitted.table) for row in rows]
     _say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
     if args.json:
@@ -80,8 +87,11 @@ def backtest(args: argparse.Namespace) -> int:
     from analysis.backtest import backtest as hold_out
     from analysis.summary import backtest_text
 
+    if args.rolling is not None:
+        return _rolling(args)
     bootstrap, seed = _options(args)
-    result = hold_out(_table(args), holdout=_whole("holdout", args.holdout), bootstrap=bootstrap, seed=seed)
+    holdout = _positive("holdout", args.holdout)
+    result = hold_out(_table(args), args.law, holdout=holdout, bootstrap=bootstrap, seed=seed, **fit_options(args))
     _say(args, backtest_text(result))
     if args.json:
         answer: dict[str, Any] = {
@@ -94,6 +104,33 @@ def backtest(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rolling(args: argparse.Namespace) -> int:
+    """Laws side by side; `--rolling all` takes those that the table's columns allow."""
+    from analysis.backtest import rolling
+    from analysis.forms import FORMS
+    from analysis.summary import rolling_text
+
+    bootstrap, seed = _options(args)
+    table = _table(args)
+    laws = args.rolling or [args.law]
+    if laws == ["all"]:
+        laws = [law for law in FORMS if law != "repeats" or table.unique_tokens is not None]
+    origins, standings = rolling(table, laws, bootstrap=min(bootstrap, 200), seed=seed, **fit_options(args))
+    _say(args, rolling_text(table, origins, standings))
+    if args.json:
+        best = standings[0]
+        answer = {
+            "law": best.law,
+            "mean_relative_error": best.mean_relative_error,
+            "max_relative_error": best.max_relative_error,
+            "coverage": best.coverage,
+            "laws": [asdict(standing) for standing in standings],
+            "rows": [asdict(origin) for origin in origins],
+        }
+        write_json(args.json, answer)
+    return 0
+
+
 def plot(args: argparse.Namespace) -> int:
     from analysis import plots
     from analysis.backtest import backtest as hold_out
@@ -101,7 +138,7 @@ def plot(args: argparse.Namespace) -> int:
     bootstrap, seed = _options(args)
     fitted = _fitted(args)
     try:
-        held_out = hold_out(fitted.table, bootstrap=bootstrap, seed=seed)
+        held_out = hold_out(fitted.table, args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
     except InputError as error:
         held_out = None
         print(f"warning: no run is held out in the figure: {error}", file=sys.stderr)
@@ -129,6 +166,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "intervals": {name: list(ends) for name, ends in fit.intervals.items()},
         "objective": fit.objective,
         "exponents": exponents if fit.identifiable else None,
+        "fixed": dict(fit.fixed),
         "loss": asdict(fit.loss),
         "gradient_norm": fit.gradient_norm,
         "condition": fit.condition,
@@ -190,7 +228,7 @@ def _fitted(args: argparse.Namespace) -> Fit:
     from analysis.fit import fit as fit_law
 
     bootstrap, seed = _options(args)
-    return fit_law(_table(args), bootstrap=bootstrap, seed=seed)
+    return fit_law(_table(args), args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
 
 
 def _options(args: argparse.Namespace) -> tuple[int, int]:

@@ -34,6 +34,7 @@ def runs_of(table):
 def test_scipy_finds_nothing_lower(branched, seed):
     table = branched(seed=seed)
     fitted = fit(table, bootstrap=0)
+    assert isinstance(fitted.form, ChinchillaForm)
     features, target = fitted.form.model(runs_of(table)).features, np.log(table.loss_nats)
     theta = fitted.form.theta(fitted.law)
     assert objective(theta, features, target, 1e-3) == pytest.approx(fitted.objective, abs=1e-12)
