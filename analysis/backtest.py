@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
-from analysis.fit import Fit, Options, fit
+from analysis.fit import Fit, Options, fit, suited
 from analysis.laws import Chinchilla
 from analysis.table import Table
 
@@ -102,7 +102,7 @@ def backtest(
 
 def _split(table: Table, out: NDArray[np.bool_], law: str, bootstrap: int, seed: int, options: Options) -> Backtest:
     """Fit the runs not in `out` [n], predict those in it."""
-    held = table.keep(out)
+    held = suited(table.keep(out), law)
     fitted = fit(table.keep(~out), law, bootstrap=bootstrap, seed=seed, **options)
     prediction = fitted.predict(held.params, held.tokens, held.unique_tokens)
     low, high = prediction.new_run

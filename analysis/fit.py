@@ -13,6 +13,7 @@ from analysis.forms import form_of
 from analysis.identify import require_identifiable
 from analysis.laws import Array, Chinchilla, Law
 from analysis.model import Model
+from analysis.rivals import Repeats
 from analysis.rows import numbers
 from analysis.sandwich import sandwich
 from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
@@ -127,6 +128,7 @@ def fit(
     """
     if bootstrap < 0 or bootstrap == 1:
         raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
+    table = suited(table, law)
     measure = Loss(kind=loss, delta=delta, residual=residual)
     runs = Runs(params=table.params, tokens=table.tokens, loss_nats=table.loss_nats, unique_tokens=table.unique_tokens)
     form, weight = form_of(law).of(runs, fixed), _weights(table, weights)
@@ -180,6 +182,11 @@ def fit(
         bootstrap=bootstrap,
         seed=seed,
     )
+
+
+def suited(table: Table, law: str) -> Table:
+    """The rows of which this law can say something; the others are left out and listed."""
+    return table.needing("unique_tokens") if law == Repeats.name else table
 
 
 def _described(resampling: Resampling, draws: Array | None, runs: int) -> str:

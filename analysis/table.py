@@ -1,57 +1,54 @@
 """Read a table of runs, ours or anyone's, and keep only rows that a fit may use, saying what was left out and why."""
 
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from analysis.aliases import ALIASES as ALIASES
+from analysis.aliases import canonical
 from analysis.errors import InputError
+from analysis.excluded import Excluded, ExcludedRows
+from analysis.formats import load
 from analysis.laws import Array, flops_6nd
+from analysis.loaded import Loaded
 from analysis.rows import (
+    OPTIONAL,
     ROW,
-    Excluded,
+    blank,
     chosen,
     drop_duplicates,
+    drop_highest,
     keep_finished,
     keep_numbers,
+    keep_positive,
+    keep_rows_with_cells,
     keep_units,
-    listed,
+    leave_out,
     numbers,
+    plain,
     refuse_conflicts,
     refuse_pooling,
-    select,
+    texts,
 )
-
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "params": ("params", "n", "n_params", "num_params", "nparams", "parameters", "n_parameters", "num_parameters",
-               "param_count", "model_size", "total_params"),
-    "tokens": ("tokens", "d", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "tokens_seen",
-               "total_tokens"),
-    "flops": ("flops", "c", "compute", "train_flops", "training_flops", "total_flops"),
-    "loss_nats": ("loss_nats", "loss", "val_loss", "valid_loss", "validation_loss", "eval_loss", "test_loss",
-                  "final_loss"),
-    "run_id": ("run_id", "run", "run_name", "name", "id"),
-    "unique_tokens": ("unique_tokens", "u", "n_unique_tokens", "unique"),
-    "trajectory": ("trajectory", "trajectory_id"),
-}  # fmt: skip
-MAX_BYTES = 400_000_000
+from analysis.selection import Where, select
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Runs that may be fitted together.
 
-    frame: one row a run, at least `run_id, trajectory, csv_row` and in float64 `params, tokens, flops, loss_nats`; the
-    other columns of the file follow under their own names. `clustered` says whether the file told which rows
-    belong to one trajectory.
+    frame: one row a run, at least `run_id, trajectory, csv_row` and in float64 `params, tokens, flops, loss_nats`;
+    where the file has them `unique_tokens, flops_budget, loss_stderr` in float64, NaN where a row tells nothing; the
+    other columns of the file follow under their own names, in float64 where every cell is a number. `clustered` says
+    whether the file told which rows belong to one trajectory.
     """
 
     frame: pd.DataFrame
     clustered: bool
-    excluded: tuple[Excluded, ...] = ()
+    excluded: Sequence[Excluded] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -70,6 +67,14 @@ class Table:
         return self.frame["loss_nats"].to_numpy(np.float64)
 
     @property
+    def unique_tokens(self) -> Array | None:
+        """Unique tokens [n] behind each run, NaN where the row does not tell; None where no row does."""
+        if "unique_tokens" not in self.frame:
+            return None
+        values = self.frame["unique_tokens"].to_numpy(np.float64)
+        return None if np.isnan(values).all() else values
+
+    @property
     def flops_6nd(self) -> Array:
         return flops_6nd(self.params, self.tokens)
 
@@ -77,164 +82,123 @@ class Table:
     def trajectory(self) -> list[str]:
         return [str(name) for name in self.frame["trajectory"]]
 
-    @property
-    def unique_tokens(self) -> Array | None:
-        """Unique tokens of every run, where the table says them for all."""
-        if "unique_tokens" not in self.frame:
-            return None
-        unique = self.frame["unique_tokens"].to_numpy(np.float64)
-        return unique if np.all(np.isfinite(unique) & (unique > 0)) else None
-
     def keep(self, rows: Iterable[bool]) -> "Table":
         """The same table with some of its rows, for holding runs out."""
         frame = chosen(self.frame, np.fromiter(rows, bool)).reset_index(drop=True)
-        return Table(frame=frame, clustered=self.clustered, excluded=self.excluded, notes=self.notes)
+        return replace(self, frame=frame)
+
+    def needing(self, column: str) -> "Table":
+        """The rows whose optional column is a finite positive number; the others are left out and listed.
+
+        column: unique_tokens, flops_budget or loss_stderr. Raises InputError where no row has it.
+        """
+        if column not in OPTIONAL or column not in self.frame or bool(np.isnan(numbers(self.frame, column)).all()):
+            raise InputError(f"{column}: no row of the table tells it; name its column with --columns {column}=COLUMN")
+        excluded = ExcludedRows.of(self.excluded)
+        frame = keep_positive(self.frame, column, excluded).reset_index(drop=True)
+        return replace(self, frame=frame, excluded=excluded)
 
 
 def read(
-    path: str | Path, *, columns: Mapping[str, str] | None = None, where: Mapping[str, str] | None = None
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: Where | None = None,
+    drop_highest_loss: int = 0,
+    by: str | None = None,
 ) -> Table:
-    """Read runs from a CSV, a TSV (by suffix), or a folder that holds runs.csv.
+    """Read runs from a file or folder (analysis.formats.load says of which kinds).
 
-    columns names the file's column for one of ours, such as {"tokens": "D"}; where keeps the rows with these values.
-    Parameters, tokens and loss are needed, or FLOPs in place of one of the first two, which C = 6ND then gives.
-    Raises InputError when the file cannot be read, lacks a column, holds rows that contradict each other, or pools
-    what must not be pooled; single bad rows are left out and listed in `Table.excluded`.
+    columns names the file's column for one of ours, {"tokens": "D"}, or computes it, {"params": "N*1e6"}
+    (analysis.expressions). where keeps the rows that meet conditions: {"seed": "0"}, or a sequence of texts such as
+    ["seed=0", "params<1e9", "corpus!=c4"] (analysis.selection). drop_highest_loss leaves out so many rows of the
+    highest loss. by is a column by whose groups the table will be fitted (analysis.groups): columns that must not be
+    pooled may then differ between the groups. Rows are counted as lines of a CSV or of JSON lines, elsewhere from 1.
+
+    Parameters, tokens and loss are needed, or FLOPs in place of one of the first two, which C = 6ND then gives: plain
+    counts, and nats per token. Raises InputError when the file cannot be read, lacks a column, holds rows that
+    contradict each other, or pools what must not be pooled; single bad rows are left out and listed in
+    `Table.excluded`.
     """
-    return from_frame(
-        _load(Path(path)), columns=columns, where=where, source=str(path), cut_short=_cut_short(Path(path))
-    )
+    loaded = load(path)
+    loaded = replace(loaded, frame=plain(_named(loaded.frame, str(path))))
+    return _table(loaded, columns, where, drop_highest_loss, by, str(path))
 
 
 def from_frame(
     frame: pd.DataFrame,
     *,
     columns: Mapping[str, str] | None = None,
-    where: Mapping[str, str] | None = None,
+    where: Where | None = None,
+    drop_highest_loss: int = 0,
+    by: str | None = None,
     source: str = "table",
     cut_short: bool = False,
 ) -> Table:
-    """The same checks on a DataFrame. `cut_short` says that the last row of its file had no end of line."""
-    frame = frame.copy()
-    frame.columns = [str(c).strip() for c in frame.columns]
-    frame, notes = _canonical(frame, columns or {}, source)
+    """The same checks on a DataFrame, its rows counted from 2 as if it were a CSV.
+
+    `cut_short` says that the last row of its file had no end of line.
+    """
+    cells = plain(_named(frame, source))
+    loaded = Loaded(frame=cells, rows=np.arange(2, len(frame) + 2), cut_short=cut_short)
+    return _table(loaded, columns, where, drop_highest_loss, by, source)
+
+
+def _named(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    names = [str(c).strip() for c in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{source}: column {twice!r} appears twice; rename one")
+    return frame.set_axis(names, axis=1).reset_index(drop=True)
+
+
+def _table(
+    loaded: Loaded,
+    columns: Mapping[str, str] | None,
+    where: Where | None,
+    drop_highest_loss: int,
+    by: str | None,
+    source: str,
+) -> Table:
+    excluded = ExcludedRows.of(loaded.excluded)
+    frame, named, notes = canonical(loaded.frame, columns or {}, source)
     frame = frame.rename(columns={ROW: f"{ROW}_as_given"})
-    frame.insert(0, ROW, np.arange(2, len(frame) + 2))
-    excluded: list[Excluded] = []
-    if cut_short and len(frame):
-        last = frame.iloc[-1]
+    frame.insert(0, ROW, loaded.rows)
+    if loaded.cut_short and len(frame):
+        last = np.arange(len(frame)) == len(frame) - 1
         reason = "the file ends without a newline, so this row may be cut short; end the file with one"
-        excluded.append(Excluded(row=int(last[ROW]), column="loss_nats", value=str(last["loss_nats"]), reason=reason))
-        frame = frame.iloc[:-1]
-    frame = chosen(frame, np.asarray((frame.drop(columns=ROW) != "").any(axis=1), bool))
-    for column, value in (where or {}).items():
-        frame = select(frame, column, value, source)
-    frame = drop_duplicates(frame, notes)
-    frame = keep_finished(frame, excluded)
-    frame = keep_numbers(frame, excluded)
+        frame = leave_out(frame, last, "loss_nats", reason, excluded)
+    frame = select(keep_rows_with_cells(frame), where, named, source)
+    group = None
+    if by is not None:
+        group = by if by in frame else named.get(by)
+        if group is None or group not in frame:
+            raise InputError(f"by: {by!r} names no column of {source}; found {', '.join(loaded.frame.columns[:12])}")
+        frame = leave_out(frame, blank(frame, group), group, "no value to group by", excluded)
+        if by != group:  # the user's name for one of our columns
+            frame = frame.assign(**{by: texts(frame, group)})
+    frame = keep_numbers(keep_finished(frame, excluded), excluded, notes)
     if frame.empty:
         why = f": {excluded[0]}" if excluded else ""
         raise InputError(f"{source}: 0 usable rows, {len(excluded)} left out{why}; mend these rows or the selection")
-    refuse_pooling(frame)
+    frame = drop_duplicates(frame, notes)
+    refuse_pooling(frame, notes, group)
     frame, clustered = _identity(frame, notes)
-    refuse_conflicts(frame)
+    refuse_conflicts(frame, group)
     frame = keep_units(frame, excluded, notes, source)
-    excluded.sort(key=lambda e: e.row)
-    return Table(frame=frame.reset_index(drop=True), clustered=clustered, excluded=tuple(excluded), notes=tuple(notes))
-
-
-def _path(path: Path) -> Path:
-    return path / "runs.csv" if path.is_dir() else path
-
-
-def _load(path: Path) -> pd.DataFrame:
-    file = _path(path)
-    try:
-        if not file.is_file():
-            raise InputError(f"runs: {str(file)!r} is not a file; give a CSV, a TSV or a folder that holds runs.csv")
-        if file.stat().st_size > MAX_BYTES:
-            size = f"{file.stat().st_size / 1e6:.0f} MB"
-            raise InputError(f"runs: {str(file)!r} is {size}, above the {MAX_BYTES / 1e6:.0f} MB of a table; split it")
-        separator = "\t" if file.suffix.lower() in (".tsv", ".tab") else ","
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # index_col=False: otherwise a field too many in every row would silently shift every column.
-            frame = pd.read_csv(file, sep=separator, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig",
-                                encoding_errors="strict", skip_blank_lines=False, on_bad_lines="error")  # fmt: skip
-    except UnicodeDecodeError as error:
-        raise InputError(f"runs: {str(file)!r} is not UTF-8 text ({error.reason}); save it as a UTF-8 CSV") from None
-    except OSError as error:
-        raise InputError(f"runs: {str(file)!r} cannot be read ({error.strerror}); check the path") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"runs: {str(file)!r} is not a table ({error}); give one header row and one row a run"
-        ) from None
-    return frame
-
-
-def _cut_short(path: Path) -> bool:
-    with _path(path).open("rb") as file:
-        file.seek(0, 2)
-        if file.tell() == 0:
-            return False
-        file.seek(-1, 2)
-        return file.read(1) not in (b"\n", b"\r")
-
-
-def _canonical(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rename to our columns; a name given by the user wins, then our own name, then the only alias present."""
-    found = [str(c) for c in frame.columns]
-    twice = sorted({c for c in found if found.count(c) > 1 and c})
-    if twice:
-        raise InputError(f"{source}: column {twice[0]!r} appears twice; rename one")
-    for name, column in columns.items():
-        if name not in ALIASES:
-            raise InputError(f"columns: {name!r} is none of {', '.join(ALIASES)}; name one of these")
-        if column not in found:
-            raise InputError(f"columns: {name}={column} names no column; found {listed(found)}; choose one of these")
-    rename = {column: name for name, column in columns.items()}
-    for name, aliases in ALIASES.items():
-        free = [c for c in found if c not in columns.values()]
-        matches = [c for c in free if c.lower().replace(" ", "_").replace("-", "_") in aliases]
-        if len(matches) > 1:  # `param_count` may hold the name of a counting rule beside an N that holds the count
-            matches = [c for c in matches if not np.isnan(numbers(frame, c)).all()] or matches
-        if name in columns or not matches:
-            continue
-        if name in matches:
-            rename[name] = name
-        elif len(matches) > 1 and name != "run_id":
-            raise InputError(f"{name}: both {listed(matches)} could be it; choose with --columns {name}={matches[0]}")
-        else:
-            rename[matches[0]] = name
-    taken = set(rename.values())
-    # A column that only looks like ours, because the user named another, keeps its values under a name of its own.
-    frame = frame.rename(columns={c: rename.get(c, f"{c}_as_given" if c in taken else c) for c in found})
-    missing = [name for name in ("params", "tokens", "loss_nats") if name not in taken]
-    derivable = "flops" in taken and missing in (["params"], ["tokens"])
-    if missing and not derivable:
-        name = missing[0]
-        instead = "" if name == "loss_nats" or "flops" in taken else " (or add a flops column)"
-        raise InputError(
-            f"{name}: no such column in {source}; found {listed(found)}; "
-            f"name yours with --columns {name}=YOUR_COLUMN{instead}"
-        )
-    notes = [f"{name} read from column {c!r}" for c, name in rename.items() if c != name and name in columns]
-    return frame, notes + [f"{name} derived from flops as C = 6ND" for name in missing]
+    frame = drop_highest(frame, drop_highest_loss, excluded)
+    return Table(frame=frame.reset_index(drop=True), clustered=clustered, excluded=excluded, notes=tuple(notes))
 
 
 def _identity(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, bool]:
-    frame = frame.copy()
     named = "run_id" in frame
-    if not named:
-        frame["run_id"] = [f"row {row}" for row in frame[ROW]]
+    run_id = texts(frame, "run_id") if named else [f"row {row}" for row in frame[ROW]]
+    frame = frame.assign(run_id=run_id)
     if "trajectory" in frame:
-        return frame, True
-    repeated = named and len(set(frame["run_id"])) < len(frame)
-    frame["trajectory"] = frame["run_id"]
+        return frame.assign(trajectory=texts(frame, "trajectory")), True
+    repeated = named and len(frame["run_id"].unique()) < len(frame)
     if repeated:
         notes.append("run_id repeats: rows of one run_id are taken as points of one trajectory")
     else:
         notes.append("no trajectory column: rows are taken as independent runs")
-    return frame, bool(repeated)
+    return frame.assign(trajectory=frame["run_id"]), repeated

@@ -16,10 +16,13 @@ from lmscale.fit_options import add_fit_options, fit_options
 
 if TYPE_CHECKING:
     from analysis.fit import Fit
+    from analysis.groups import GroupedFit
     from analysis.optimal import OptimalRow
     from analysis.table import Table
     from lmscale.shapes import Shape
 
+RUNS_HELP = """a table (CSV, TSV, Parquet, JSON lines, a Weights & Biases export), a folder of TensorBoard logs,
+a results folder, or the name of a study"""
 DEFAULT_VOCAB = 256  # bytes, where the table has no vocab column
 COMMANDS = {
     "fit": "fit the law L(N, D) to a table of runs, with intervals",
@@ -35,16 +38,22 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     for name, about in COMMANDS.items():
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         parser.set_defaults(run=functions[name])
-        parser.add_argument("runs", help="a CSV or TSV, a results folder, or the name of a study")
+        parser.add_argument("runs", help=RUNS_HELP)
         parser.add_argument(
             "--out", type=Path, default=Path("results"), metavar="DIR", help="where studies keep results"
         )
-        parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep these rows only")
-        parser.add_argument("--columns", nargs="+", default=[], metavar="NAME=COLUMN", help="such as tokens=D params=N")
+        text = "keep these rows only: =, !=, <, <=, > or >= (quoted), such as seed=0 or 'params<1e9'"
+        parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=text)
+        text = "your column, or arithmetic of columns, for one of ours: tokens=D params='N*1e6'"
+        parser.add_argument("--columns", nargs="+", action="extend", default=[], metavar="NAME=COLUMN", help=text)
+        text = "leave out the K rows of highest loss, and list them"
+        parser.add_argument("--drop-highest-loss", default="0", metavar="K", help=text)
         parser.add_argument("--bootstrap", default="1000", metavar="K", help="resamples (default 1000, 0 for none)")
         parser.add_argument("--seed", default="0", metavar="S", help="of the resamples (default 0)")
         parser.add_argument("--json", metavar="FILE", help="write the answer as JSON (- for standard output)")
         add_fit_options(parser)
+        if name == "fit":
+            parser.add_argument("--by", metavar="COLUMN", help="fit each group of this column and compare them")
         if name == "optimal":
             parser.add_argument("--unique-tokens", metavar="U", help="text there is, for --law repeats")
             text = "budgets (default 1, 10 and 100 times the largest run's 6ND)"
@@ -61,6 +70,8 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
 def fit(args: argparse.Namespace) -> int:
     from analysis.summary import fit_text
 
+    if args.by is not None:
+        return _fit_groups(args)
     fitted = _fitted(args)
     _say(args, fit_text(fitted))
     if args.json:
@@ -179,6 +190,24 @@ def fit_json(fit: Fit) -> dict[str, Any]:
     }
 
 
+def groups_json(result: GroupedFit) -> dict[str, Any]:
+    """The answer of `lmscale fit --by`: each group as `lmscale fit` gives it, or `reason`, and the differences."""
+    groups = []
+    for group in result.groups:
+        answer = {} if group.fit is None else fit_json(group.fit)
+        reason = {"identifiable": False, "reason": group.reason} if group.fit is None else {}
+        groups.append({"group": group.name, "runs": group.runs, **answer, **reason})
+    return {
+        "by": result.by,
+        "runs": len(result.table),
+        "groups": groups,
+        "differences": [asdict(difference) for difference in result.differences],
+        "excluded": [asdict(row) for row in result.table.excluded],
+        "notes": list(result.table.notes),
+        "warnings": list(result.warnings),
+    }
+
+
 def write_json(target: str, answer: Any) -> None:
     """Write to a file by way of a temporary one beside it, or to standard output for `-`. NaN is refused.
 
@@ -231,33 +260,47 @@ def _fitted(args: argparse.Namespace) -> Fit:
     return fit_law(_table(args), args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
 
 
+def _fit_groups(args: argparse.Namespace) -> int:
+    from analysis.groups import fit_groups, groups_text
+
+    bootstrap, seed = _options(args)
+    result = fit_groups(_table(args), args.by, law=args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
+    _say(args, groups_text(result))
+    if args.json:
+        write_json(args.json, groups_json(result))
+    return 0
+
+
 def _options(args: argparse.Namespace) -> tuple[int, int]:
     return _whole("bootstrap", args.bootstrap), _whole("seed", args.seed)
 
 
 def _table(args: argparse.Namespace) -> Table:
     path = _find(args.runs, args.out)
-    columns, where = _pairs("columns", args.columns), _pairs("where", args.where)
+    columns = _pairs("columns", args.columns)
+    drop = _whole("drop-highest-loss", args.drop_highest_loss)
     from analysis.table import read
 
-    return read(path, columns=columns, where=where)
+    return read(path, columns=columns, where=args.where, drop_highest_loss=drop, by=getattr(args, "by", None))
 
 
 def _find(runs: str, out: Path) -> Path:
-    """The table meant: a file, a folder that holds runs.csv, or a study (by name or by its file) under `out`."""
+    """The table meant: a file, a folder that holds runs, or a study (by name or by its file) under `out`."""
+    from analysis.formats import holds_runs
     from lmscale.studies import results_name
 
     path = Path(runs)
     study = out / results_name(runs) / "runs.csv"
     try:
-        if path.suffix != ".py" and (path.is_file() or (path / "runs.csv").is_file()):
+        if path.suffix != ".py" and holds_runs(path):
             return path
         if study.is_file():
             return study
     except (OSError, ValueError):
         pass
     raise InputError(
-        f"runs: {runs!r} is no table, no folder that holds runs.csv and no study with results under {str(out)!r}; "
+        f"runs: {runs!r} is no table, no folder of runs.csv or TensorBoard logs and no study with results under "
+        f"{str(out)!r}; "
         "give a path, or train the study first with lmscale sweep"
     )
 

@@ -146,7 +146,7 @@ def test_numeric_optimum_is_the_closed_form():
 
 
 def test_repeats_need_unique_tokens(branched):
-    with pytest.raises(InputError, match="unique_tokens: the law 'repeats' needs"):
+    with pytest.raises(InputError, match="unique_tokens: no row of the table tells it; name"):
         fit(branched(), "repeats")
     with pytest.raises(InputError, match="unique_tokens"):
         MUENNIGHOFF.optimum(1e22, 0.0)

@@ -27,12 +27,52 @@ def write(tmp_path):
     return at
 
 
-@pytest.mark.parametrize("head", ["N,D,val_loss", "n_params,Tokens,loss_nats", "param_count,train tokens,eval-loss"])
+HEADS = [
+    "N,D,val_loss",
+    "n_params,Tokens,loss_nats",
+    "param_count,train tokens,eval-loss",
+    "config.n_params,config/D,summary.val/loss",
+    "model/num_params,train/tokens_seen,eval/c4/loss",
+    "hparams.N,Total Tokens,Validation Loss",
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_aliases(write, head):
     table = read(write(text(head=head)))
     assert len(table) == 9
     assert table.params[0] == 1e7
     assert table.loss_nats.dtype == float
+
+
+def test_the_best_fitting_name_is_taken_and_equals_are_refused(write):
+    rows = [(*row, 9.0) for row in ROWS]
+    # a whole name before the last part of one; a last part of one letter is no sign
+    table = read(write(text(rows, "N,D,val/loss,train/loss")))
+    assert table.loss_nats.tolist() == [row[2] for row in ROWS]
+    assert read(write(text(rows, "N,D,loss,optimizer.n"))).params[0] == 1e7
+    for head in ("N,D,train/loss,test/c4/loss", "N,D,val_loss,eval_loss"):
+        with pytest.raises(InputError, match=r"loss_nats: both .* could be it; choose with --columns loss_nats="):
+            read(write(text(rows, head)))
+    table = read(write(text(rows, "N,D,eval/c4/loss,x")))
+    assert "loss_nats read from column 'eval/c4/loss'" in table.notes
+
+
+@pytest.mark.parametrize("head", ["U", "data_unique", "Unique Tokens", "config.unique_tokens"])
+def test_optional_columns(write, head):
+    rows = [(*row, unique) for row, unique in zip(ROWS, ["1e9", "", "-3", "many", *["4e9"] * 5], strict=True)]
+    table = read(write(text(rows, f"N,D,loss,{head}")))
+    assert len(table) == 9
+    assert table.unique_tokens is not None
+    assert table.unique_tokens == pytest.approx([1e9, *[float("nan")] * 3, *[4e9] * 5], nan_ok=True)
+    assert any(note.startswith("unique_tokens: 2 cells") and "'-3' in row 4" in note for note in table.notes)
+    needed = table.needing("unique_tokens")
+    assert len(needed) == 6
+    assert [(e.row, e.column) for e in needed.excluded] == [(r, "unique_tokens") for r in (3, 4, 5)]
+    assert table.excluded == ()
+    assert read(write(text())).unique_tokens is None
+    with pytest.raises(InputError, match="flops_budget: no row of the table tells it"):
+        table.needing("flops_budget")
 
 
 def test_tsv_and_folder_and_byte_order_mark(write, tmp_path):
@@ -54,6 +94,7 @@ def test_a_missing_count_is_derived_and_said(write):
     table = read(write(text(rows, "N,C,loss")))
     assert table.tokens == pytest.approx([d for _, d, _ in ROWS])
     assert any("tokens derived" in note for note in table.notes)
+    assert "flops derived as C = 6ND" in read(write(text())).notes
 
 
 def test_a_missing_column_names_what_was_found(write):
