@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from analysis.fit import Fit
 from analysis.isoflop import IsoFlop, isoflop
 from analysis.laws import Optimum
 from analysis.optimal import OptimalRow, optimal
-from analysis.powerlaw import Frontier
+from analysis.powerlaw import LEAST_FOR_FLOOR
 from analysis.uncertainty import interval
 
 T = TypeVar("T")
@@ -112,14 +112,19 @@ def compare(
     )
 
 
-def frontier_rows(
-    method: str, frontier: Frontier, samples: Frontier | None, flops: Sequence[float], flops_max: float
-) -> tuple[OptimalRow, ...]:
-    """The rows of approach 1 or 2 at budgets `flops`, with 95 % intervals where there are samples."""
-    budgets = np.asarray(flops, np.float64)
-    best = frontier.optimum(budgets)
-    drawn = None if samples is None else samples.optimum(budgets)
-    return tuple(_row(method, best, drawn, i, flops_max) for i in range(len(budgets)))
+def frontier_rows(found: IsoFlop | Envelope, flops: Sequence[float] | None = None) -> tuple[OptimalRow, ...]:
+    """The rows of approach 1 or 2 at budgets `flops`, by default 1, 10 and 100 times the largest measured optimum.
+
+    The loss has no interval where too few optima tell its irreducible part. Raises InputError for a bad budget.
+    """
+    budgets = found.flops_max * np.array([1.0, 10.0, 100.0]) if flops is None else np.asarray(flops, np.float64)
+    best = found.frontier.optimum(budgets)
+    drawn = None if found.samples is None else found.samples.optimum(budgets)
+    method = "isoflop" if isinstance(found, IsoFlop) else "envelope"
+    rows = tuple(_row(method, best, drawn, i, found.flops_max) for i in range(len(budgets)))
+    if method == "isoflop" and found.points.shape[1] < LEAST_FOR_FLOOR:
+        rows = tuple(replace(row, loss_interval=None) for row in rows)
+    return rows
 
 
 def _try(make: Callable[[], T], method: str, refused: list[tuple[str, str]]) -> T | None:
@@ -137,7 +142,7 @@ def _approach(method: str, found: IsoFlop | Envelope, budgets: np.ndarray) -> Ap
         b=float(found.frontier.tokens.exponent),
         a_interval=found.intervals.get("a"),
         b_interval=found.intervals.get("b"),
-        rows=frontier_rows(method, found.frontier, found.samples, list(budgets), found.flops_max),
+        rows=frontier_rows(found, list(budgets)),
         optima=found.points.shape[1],
         flops_max=found.flops_max,
         warnings=found.warnings,

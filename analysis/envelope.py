@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.curves import Curves
 from analysis.errors import InputError
+from analysis.identify import require_identifiable
 from analysis.laws import Array
 from analysis.powerlaw import Frontier, intervals_of, loss_law, power_law
 
@@ -98,6 +99,8 @@ def envelope(
     grid = _grid(curves, compute)
     runs = _runs(curves, compute)
     units = runs.shape[1] if single else len(curves.curves)
+    if single:  # with D a function of N nothing undercuts anything, and the law would be the design's
+        require_identifiable(runs[1], runs[2], free=2)
 
     def optima(keep: NDArray[np.bool_]) -> tuple[Array, Array]:
         return _nondominated(runs, keep) if single else _steps(grid, keep, estimator)

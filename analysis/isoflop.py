@@ -6,6 +6,7 @@ Hoffmann et al. 2022, Sec. 3.2 (parabolas), and Porian et al. 2024 (Akima interp
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from analysis.budgets import TOLERANCE, Grouping, group
 from analysis.errors import InputError
 from analysis.laws import Array, flops_6nd
-from analysis.powerlaw import Frontier, intervals_of, loss_law, power_law, unexplained
+from analysis.powerlaw import LEAST_FOR_FLOOR, Frontier, intervals_of, loss_law, power_law, unexplained
 from analysis.profile import (
     AKIMA_POINTS,
     WINDOW,
@@ -26,7 +27,7 @@ from analysis.profile import (
     read_profile,
     residuals_of_parabola,
 )
-from analysis.table import Table
+from analysis.table import Table, read
 
 Resample = Literal["noise", "budgets"]
 Scatter = Literal["include", "ignore"]
@@ -172,11 +173,17 @@ def isoflop(
     )
 
 
+def porian_setup(path: str | Path, setup: str) -> Table:
+    """The rows of porian_refinedweb.csv that are one of PORIAN_SETUPS. Raises InputError for another name."""
+    if setup not in PORIAN_SETUPS:
+        raise InputError(f"setup: {setup!r} is unknown; choose one of {', '.join(PORIAN_SETUPS)}")
+    return read(path, where={"source": "summary_df", **dict(zip(PORIAN_COLUMNS, PORIAN_SETUPS[setup], strict=True))})
+
+
 def porian(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
     """The recipe of Porian et al. 2024: Akima on all sizes, the best run of a size, seed noise, weights from it.
 
-    `table` holds the rows of one set-up: those of porian_refinedweb.csv with source summary_df and the values of
-    PORIAN_COLUMNS that PORIAN_SETUPS lists.
+    `table` holds the rows of one set-up, see porian_setup.
     """
     return isoflop(table, method="akima", same_size="best", noise=PORIAN_NOISE_NATS, scatter="ignore",
                    bootstrap=bootstrap, seed=seed)  # fmt: skip
@@ -203,6 +210,8 @@ def _require(profiles: Sequence[Profile], grouping: Grouping) -> None:
     if len(accepted) >= 2:
         return
     count = len(profiles)
+    if not any(profile.runs for profile in profiles):
+        raise InputError(f"budgets: no run is near one of them ({grouping.description}); see the FLOPs of the table")
     if count == 1:
         budget = f"all runs are of one budget, {profiles[0].flops:.3g} FLOPs"
         raise InputError(f"flops: {budget} ({grouping.description}); an exponent needs at least 2, an interval 3")
@@ -313,6 +322,8 @@ def _warnings(
         warnings.append("2 budgets give an exponent and no interval: add a third")
     elif len(accepted) < 5:
         warnings.append(f"only {len(accepted)} budgets: intervals from so few are approximate")
+    if len(accepted) < LEAST_FOR_FLOOR:
+        warnings.append(f"{len(accepted)} budgets do not tell an irreducible loss: losses beyond them come out too low")
     if bootstrap and noise is None and not freedom:
         warnings.append("no profile has more sizes than its parabola needs: give a noise in nats to get intervals")
     if ratio is not None and ratio > 1.5:

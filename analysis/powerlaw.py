@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.errors import InputError
-from analysis.laws import Array, Optimum
+from analysis.laws import MOST_LOG, Array, Optimum
 from analysis.uncertainty import interval
 
 LOSS_EXPONENTS = (0.01, 1.0)  # of the loss along the frontier; Chinchilla's own is alpha beta / (alpha + beta)
@@ -25,10 +25,12 @@ class PowerLaw:
 
     @property
     def coefficient(self) -> Any:
-        return np.exp(self.log_coefficient)
+        return np.exp(np.clip(self.log_coefficient, -MOST_LOG, MOST_LOG))
 
     def __call__(self, flops: ArrayLike) -> Array:
-        return np.exp(self.log_coefficient + self.exponent * np.log(np.asarray(flops, np.float64)))
+        # As in analysis.laws: a hopeless resample may lie beyond float64, and stays printable.
+        logs = self.log_coefficient + self.exponent * np.log(np.asarray(flops, np.float64))
+        return np.exp(np.clip(logs, -MOST_LOG, MOST_LOG))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,8 @@ class LossLaw:
     c: Any
 
     def __call__(self, flops: ArrayLike) -> Array:
-        return self.L0 + np.exp(self.log_k - self.c * np.log(np.asarray(flops, np.float64)))
+        logs = self.log_k - self.c * np.log(np.asarray(flops, np.float64))
+        return self.L0 + np.exp(np.clip(logs, -MOST_LOG, MOST_LOG))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ def loss_law(flops: Array, losses: Array, weights: Array | None = None) -> LossL
     centre = (w * x).sum(-1, keepdims=True) / np.maximum(w.sum(-1, keepdims=True), np.finfo(np.float64).tiny)
     floor = (w > 0).sum(-1) >= LEAST_FOR_FLOOR
     found = np.empty((len(x), 3))
-    block = max(1, BLOCK // (64 * x.shape[-1]))
+    block = max(1, BLOCK // (32 * x.shape[-1]))
     for first in range(0, len(x), block):
         part = slice(first, first + block)
         found[part] = _search(x[part] - centre[part], y[part], w[part], floor[part])
@@ -167,14 +170,14 @@ def intervals_of(samples: Frontier) -> dict[str, tuple[float, float]]:
 def _search(x: Array, y: Array, w: Array, floor: Any) -> Array:
     """(L0, log k, c) [R, 3] of resamples x, y, w [R, n]."""
     low, high = LOSS_EXPONENTS
-    grid = np.broadcast_to(np.geomspace(low, high, 64), (len(x), 64))
+    grid = np.broadcast_to(np.geomspace(low, high, 32), (len(x), 32))
     here: list[Array] = []
     for _ in range(4):
         l0, k, cost = _linear(x, y, w, floor, grid)
         best = cost.argmin(axis=1)[:, None]
         near = [np.take_along_axis(grid, np.clip(best + step, 0, grid.shape[1] - 1), 1) for step in (-1, 1)]
         here = [np.take_along_axis(v, best, 1)[:, 0] for v in (l0, np.log(np.maximum(k, 1e-300)), grid)]
-        grid = near[0] + (near[1] - near[0]) * np.linspace(0.0, 1.0, 32)
+        grid = near[0] + (near[1] - near[0]) * np.linspace(0.0, 1.0, 16)
     return np.column_stack(here)
 
 

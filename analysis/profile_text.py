@@ -58,8 +58,7 @@ def isoflop_text(found: IsoFlop, flops: Sequence[float] | None = None) -> str:
         f"intervals {found.resampling}",
         "loss      L0 + k C^-c through the optima, least squares in relative error",
     ]
-    rows = _rows("isoflop", found, flops)
-    return "\n".join([*lines, "", *_optima(rows), *warning_lines(found.warnings)])
+    return "\n".join([*lines, "", *_optima(frontier_rows(found, flops)), *warning_lines(found.warnings)])
 
 
 def envelope_text(found: Envelope, flops: Sequence[float] | None = None) -> str:
@@ -74,8 +73,7 @@ def envelope_text(found: Envelope, flops: Sequence[float] | None = None) -> str:
     if found.estimator == "runs":
         lines.append(f"          {found.dominated} runs are undercut, or of the smallest or largest size")
     lines += ["", *_exponents(found.frontier.exponents, found.intervals), "", f"intervals {found.resampling}"]
-    rows = _rows("envelope", found, flops)
-    return "\n".join([*lines, "", *_optima(rows), *warning_lines(found.warnings)])
+    return "\n".join([*lines, "", *_optima(frontier_rows(found, flops)), *warning_lines(found.warnings)])
 
 
 def approaches_text(found: Approaches) -> str:
@@ -93,11 +91,6 @@ def approaches_text(found: Approaches) -> str:
         if answer.method != "parametric":
             lines += [f"warning: {answer.method}: {warning}" for warning in answer.warnings]
     return "\n".join(lines)
-
-
-def _rows(method: str, found: IsoFlop | Envelope, flops: Sequence[float] | None) -> tuple[OptimalRow, ...]:
-    budgets = [found.flops_max * times for times in (1, 10, 100)] if flops is None else flops
-    return frontier_rows(method, found.frontier, found.samples, budgets, found.flops_max)
 
 
 def _profile_row(profile: Profile) -> tuple[str, ...]:
