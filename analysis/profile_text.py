@@ -77,7 +77,13 @@ def envelope_text(found: Envelope, flops: Sequence[float] | None = None) -> str:
 
 
 def approaches_text(found: Approaches) -> str:
-    """Exponents of each approach, then its optimum at every budget; refusals and disagreements."""
+    """Exponents of each approach, then its optimum at every budget; refusals and disagreements.
+
+    Of the parametric fit alone nothing is repeated: the refusals of the others remain.
+    """
+    refused = [f"{method}: not available: {reason}" for method, reason in found.refused]
+    if [answer.method for answer in found.answers] == ["parametric"]:
+        return "\n".join(refused)
     cells = [
         (a.method, _value(a.a, a.a_interval), _value(a.b, a.b_interval), f"{a.optima}", f"{a.flops_max:.2e}")
         for a in found.answers
@@ -85,7 +91,7 @@ def approaches_text(found: Approaches) -> str:
     lines = columns(("approach", "a (N* ~ C^a)", "b (D* ~ C^b)", "points", "largest FLOPs (6ND)"), cells)
     ordered = sorted(found.rows, key=lambda row: row.flops)
     lines += ["", *_optima(ordered)]
-    lines += [f"{method}: not available: {reason}" for method, reason in found.refused]
+    lines += refused
     lines += [f"warning: {line}" for line in found.disagreements]
     for answer in found.answers:
         if answer.method != "parametric":
