@@ -13,11 +13,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.approaches import compare as compare
     from analysis.audit import audit as audit
     from analysis.backtest import backtest as backtest
+    from analysis.curves import read_curves as read_curves
+    from analysis.envelope import envelope as envelope
     from analysis.errors import InputError as InputError
     from analysis.fit import Fit as Fit
     from analysis.fit import fit as fit
+    from analysis.isoflop import isoflop as isoflop
     from analysis.laws import Chinchilla as Chinchilla
     from analysis.optimal import optimal as optimal
     from analysis.table import Table as Table
@@ -31,10 +35,14 @@ _HOME = {
     "Table": "table",
     "audit": "audit",
     "backtest": "backtest",
+    "compare": "approaches",
+    "envelope": "envelope",
     "fit": "fit",
     "from_frame": "table",
+    "isoflop": "isoflop",
     "optimal": "optimal",
     "read": "table",
+    "read_curves": "curves",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -34,8 +34,11 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
+    from lmscale import answer_profiles
+
     functions = {"fit": fit, "optimal": optimal, "backtest": backtest, "plot": plot}
-    for name, about in COMMANDS.items():
+    functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}
+    for name, about in {**COMMANDS, **answer_profiles.COMMANDS}.items():
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         parser.set_defaults(run=functions[name])
         parser.add_argument("runs", help=RUNS_HELP)
@@ -58,6 +61,8 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             parser.add_argument("--unique-tokens", metavar="U", help="text there is, for --law repeats")
             text = "budgets (default 1, 10 and 100 times the largest run's 6ND)"
             parser.add_argument("--flops", nargs="+", metavar="C", help=text)
+        if name in ("optimal", "isoflop", "envelope"):
+            answer_profiles.add_options(parser, name)
         if name == "backtest":
             text = "runs to hold out, or their share such as 0.2 (default 1)"
             parser.add_argument("--holdout", default="1", metavar="K", help=text)
@@ -89,8 +94,13 @@ def optimal(args: argparse.Namespace) -> int:
     rows = optima(fitted, budgets, unique_tokens=unique)
     shapes = [_shape(row, fitted.table) for row in rows]
     _say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
+    from lmscale.answer_profiles import approaches_json, other_approaches
+
+    found = other_approaches(args, fitted, [row.flops for row in rows])
+    rows += tuple(row for row in found.rows if row.method != "parametric")
     if args.json:
-        write_json(args.json, {**_common(fitted), "rows": [_row_json(r, s) for r, s in zip(rows, shapes, strict=True)]})
+        answers = [_row_json(row, _shape(row, fitted.table)) for row in rows]
+        write_json(args.json, {**_common(fitted), **approaches_json(found), "rows": answers})
     return 0
 
 

@@ -22,6 +22,7 @@ FRAMEWORK_FREE = [
     "evaluate",
     "cli",
     "answer",
+    "answer_profiles",
     "allocator",
     "executors.local",
     "data.loader",
