@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
+from analysis.excluded import Excluded, ExcludedRows
 from analysis.laws import Array, flops_6nd
-from analysis.rows import ROW, Excluded, chosen, leave_out, listed, numbers, texts
+from analysis.rows import ROW, chosen, leave_out, listed, numbers, texts
 from analysis.table import Table, read
 
 Points = Literal["decayed", "all"]
@@ -82,7 +83,7 @@ def from_table(table: Table, *, points: Points = "decayed") -> Curves:
     Rows whose column `decayed` is false enter only with points="all"; without that column rows are taken as final.
     """
     _check(points)
-    frame, excluded, notes = table.frame, list(table.excluded), [*table.notes]
+    frame, excluded, notes = table.frame, table.excluded, [*table.notes]
     told = "decayed" in frame
     if told:
         decayed = _flags(frame)
@@ -112,7 +113,7 @@ def _ours(file: Path, table: Table, points: Points) -> Curves:
     if missing:
         raise InputError(f"{missing[0]}: no such column in {str(file)!r}; it needs {', '.join(COLUMNS)}")
     frame.insert(0, ROW, np.arange(2, len(frame) + 2))
-    excluded: list[Excluded] = []
+    excluded = ExcludedRows()
     runs = {str(run): i for i, run in enumerate(table.frame["run_id"])}
     known = np.array([run in runs for run in texts(frame, "run_id")], bool)
     notes = [] if known.all() else [f"{int((~known).sum())} rows of runs that runs.csv leaves out are not used"]
@@ -155,7 +156,7 @@ def _require_growth(frame: pd.DataFrame) -> None:
                 raise InputError(f"{name}: of run {str(run)!r} do not grow from row {first} to row {then}; mend one")
 
 
-def _assemble(frame: pd.DataFrame, points: Points, excluded: list[Excluded], notes: list[str]) -> Curves:
+def _assemble(frame: pd.DataFrame, points: Points, excluded: Sequence[Excluded], notes: list[str]) -> Curves:
     if frame.empty:
         why = f": {excluded[0]}" if excluded else ""
         hint = "" if points == "all" else "; the runs have no decayed point, or choose points all"

@@ -3,43 +3,53 @@
 The tables are other people's and are not part of this package: give the folder that holds them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import curve_fit
 
+from analysis.backtest import backtest
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
+from analysis.isoflop import llama3 as llama3_recipe
+from analysis.isoflop import porian as porian_recipe
+from analysis.isoflop import porian_setup
 from analysis.laws import Array, Chinchilla
 from analysis.rivals import Repeats
 from analysis.rows import numbers
+from analysis.solve import Loss
+from analysis.summary import columns
 from analysis.table import Table, read
 
 EXPONENT, COEFFICIENT = 0.005, 0.01  # absolute and relative tolerance, as their tables round
+PORIAN = 0.01  # of exponents and of the ends of their intervals, which come from other random draws
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One published number against ours. tolerance: on the difference, or relative to the published number.
 
-    at_most: the published number is a bound that ours must not exceed, by more than the tolerance.
+    at_most: the published number is a bound that ours must not exceed, by more than the tolerance. A number that was
+    not published is shown for what it is.
     """
 
     name: str
-    published: float
+    published: float | None
     ours: float
-    tolerance: float
+    tolerance: float = 0.0
     relative: bool = False
     at_most: bool = False
 
     @property
-    def difference(self) -> float:
-        return self.ours - self.published
+    def difference(self) -> float | None:
+        return None if self.published is None else self.ours - self.published
 
     @property
     def passed(self) -> bool:
+        if self.published is None or self.difference is None:
+            return True
         room = self.tolerance * (abs(self.published) if self.relative else 1.0)
         return bool(self.difference <= room if self.at_most else abs(self.difference) <= room)
 
@@ -81,6 +91,11 @@ def besiroglu(folder: Path) -> tuple[Check, ...]:
             Check(name=f"standard error of {name}", published=value, relative=True, tolerance=0.1,
                   ours=float(np.std(fitted.samples.parameters[name])))
             for name, value in spread.items()
+        ),
+        *(
+            Check(name=f"standard error of log {name}", published=None,
+                  ours=float(np.std(np.log(fitted.samples.parameters[name]))))
+            for name in ("A", "B")
         ),
         Check(name="standard error of a", published=0.020, ours=spread_a, tolerance=0.1, relative=True),
         Check(name="N* at 5.76e23 FLOPs", published=72.25e9, ours=float(reprinted.optimum(5.76e23).params),
@@ -182,7 +197,7 @@ def gadre(folder: Path) -> tuple[Check, ...]:
 
 
 def llama3(folder: Path) -> tuple[Check, ...]:
-    """Llama 3 (arXiv:2407.21783), Sec. 3.2.1: its IsoFLOP runs, digitised, by approach 3 on loss and on log loss."""
+    """Llama 3 (arXiv:2407.21783), Sec. 3.2.1: its IsoFLOP runs, digitised, by approach 2 and by two least squares."""
     table = _table(folder, "llama3_isoflop.csv")
     expected = {
         "nats": {"L0": 0.60467, "A": 59.141, "B": 155.114, "alpha": 0.31001, "beta": 0.31364},
@@ -197,22 +212,62 @@ def llama3(folder: Path) -> tuple[Check, ...]:
                 Check(name=f"{name}, least squares of residuals in {residual}", published=value, relative=not exponent,
                       ours=_value(fitted, name), tolerance=EXPONENT if exponent else COEFFICIENT)
             )  # fmt: skip
+    frontier = llama3_recipe(table, bootstrap=0).frontier
+    best, a, b = frontier.optimum(3.8e25), frontier.exponents["a"], frontier.exponents["b"]
+    checks += [
+        Check(name="a of approach 2", published=0.46322, ours=float(a), tolerance=EXPONENT),
+        Check(name="b of approach 2", published=0.53678, ours=float(b), tolerance=EXPONENT),
+        Check(name="N* at 3.8e25 FLOPs", published=393.3e9, ours=float(best.params), tolerance=COEFFICIENT,
+              relative=True),
+        Check(name="D* at 3.8e25 FLOPs", published=16.1e12, ours=float(best.tokens), tolerance=COEFFICIENT,
+              relative=True),
+        # As printed, from the figures before digitising: 402 B parameters on 16.55 T tokens.
+        Check(name="N* at 3.8e25 FLOPs, as printed", published=402e9, ours=float(best.params), tolerance=0.05,
+              relative=True),
+        Check(name="D* at 3.8e25 FLOPs, as printed", published=16.55e12, ours=float(best.tokens), tolerance=0.05,
+              relative=True),
+    ]  # fmt: skip
+    return tuple(checks)
+
+
+def porian(folder: Path) -> tuple[Check, ...]:
+    """Porian et al. 2024 (arXiv:2406.19146): exponents a of five set-ups on RefinedWeb."""
+    published = {
+        "kaplan": (0.835, 0.824, 0.846),
+        "head": (0.706, 0.691, 0.717),
+        "warmup": (0.602, 0.591, 0.617),
+        "cosine": (0.571, 0.560, 0.589),
+        "tuned": (0.497, 0.491, 0.505),
+    }
+    path = _file(folder, "porian_refinedweb.csv")
+    checks = []
+    for setup, (value, low, high) in published.items():
+        found = porian_recipe(porian_setup(path, setup))
+        ends = found.intervals["a"]
+        for name, number, ours in (("a", value, float(found.frontier.exponents["a"])), ("its low end", low, ends[0]),
+                                   ("its high end", high, ends[1])):  # fmt: skip
+            checks.append(Check(name=f"{name}, {setup}", published=number, ours=ours, tolerance=PORIAN))
     return tuple(checks)
 
 
 PAPERS: Mapping[str, Callable[[Path], tuple[Check, ...]]] = {
     "besiroglu": besiroglu,
     "hoffmann": hoffmann,
+    "porian": porian,
     "gadre": gadre,
     "muennighoff": muennighoff,
     "llama3": llama3,
 }
 
 
-def _table(folder: Path, name: str) -> Table:
+def _file(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
         raise InputError(f"data: {str(folder)!r} holds no {name}; give the folder of the published tables")
-    return read(folder / name)
+    return folder / name
+
+
+def _table(folder: Path, name: str) -> Table:
+    return read(_file(folder, name))
 
 
 def _value(fitted: Fit, name: str) -> float:
@@ -221,15 +276,11 @@ def _value(fitted: Fit, name: str) -> float:
 
 def _huber(law: Chinchilla, table: Table) -> float:
     """The objective of a law on a table."""
-    from analysis.solve import Loss
-
     residual = np.log(law.predict(table.params, table.tokens) / table.loss_nats)
     return Loss().total(residual, np.ones(len(table)))
 
 
 def _mean_error(table: Table) -> float:
-    from analysis.backtest import backtest
-
     return backtest(table, holdout=0.2, bootstrap=0).mean_relative_error
 
 
@@ -241,3 +292,22 @@ def _error_law(losses: Array, seen_losses: Array, seen_errors: Array) -> Array:
 
     found, _ = curve_fit(law, seen_losses, seen_errors, p0=(0.85, 2.0, 0.7), maxfev=20_000)
     return law(losses, *found)
+
+
+def reproduce_text(paper: str, checks: Sequence[Check]) -> str:
+    """A line a number: published, ours, difference, tolerance, pass or fail."""
+    rows = []
+    for check in checks:
+        digits = 10 if check.tolerance < 1e-6 else 6
+        if check.published is None or check.difference is None:
+            rows.append((check.name, "-", f"{check.ours:.4g}", "", "", ""))
+            continue
+        room = f"{100 * check.tolerance:g} %" if check.relative else f"{check.tolerance:g}"
+        published = ("at most " if check.at_most else "") + f"{check.published:.{digits}g}"
+        rows.append((check.name, published, f"{check.ours:.{digits}g}", f"{check.difference:+.2g}", room,
+                     "pass" if check.passed else "FAIL"))  # fmt: skip
+    about = (PAPERS[paper].__doc__ or "").splitlines()[0]
+    judged = [check for check in checks if check.published is not None]
+    passed = sum(check.passed for check in judged)
+    lines = columns(("figure", "published", "ours", "difference", "tolerance", ""), rows)
+    return "\n".join([about, "", *lines, "", f"{passed} of {len(judged)} reproduced"])

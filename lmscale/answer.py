@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
-from lmscale.fit_options import add_fit_options, fit_options
+from lmscale.asked import (
+    add_fit_options,
+    add_table_options,
+    find,
+    fit_options,
+    positive,
+    resamples,
+    say,
+    table_asked,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from analysis.fit import Fit
@@ -21,8 +29,6 @@ if TYPE_CHECKING:
     from analysis.table import Table
     from lmscale.shapes import Shape
 
-RUNS_HELP = """a table (CSV, TSV, Parquet, JSON lines, a Weights & Biases export), a folder of TensorBoard logs,
-a results folder, or the name of a study"""
 DEFAULT_VOCAB = 256  # bytes, where the table has no vocab column
 COMMANDS = {
     "fit": "fit the law L(N, D) to a table of runs, with intervals",
@@ -34,27 +40,16 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
-    from lmscale import answer_profiles
+    from lmscale import answer_profiles, answer_published
 
     functions = {"fit": fit, "optimal": optimal, "backtest": backtest, "plot": plot}
     functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}
     for name, about in {**COMMANDS, **answer_profiles.COMMANDS}.items():
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         parser.set_defaults(run=functions[name])
-        parser.add_argument("runs", help=RUNS_HELP)
-        parser.add_argument(
-            "--out", type=Path, default=Path("results"), metavar="DIR", help="where studies keep results"
-        )
-        text = "keep these rows only: =, !=, <, <=, > or >= (quoted), such as seed=0 or 'params<1e9'"
-        parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=text)
-        text = "your column, or arithmetic of columns, for one of ours: tokens=D params='N*1e6'"
-        parser.add_argument("--columns", nargs="+", action="extend", default=[], metavar="NAME=COLUMN", help=text)
-        text = "leave out the K rows of highest loss, and list them"
-        parser.add_argument("--drop-highest-loss", default="0", metavar="K", help=text)
-        parser.add_argument("--bootstrap", default="1000", metavar="K", help="resamples (default 1000, 0 for none)")
-        parser.add_argument("--seed", default="0", metavar="S", help="of the resamples (default 0)")
-        parser.add_argument("--json", metavar="FILE", help="write the answer as JSON (- for standard output)")
-        add_fit_options(parser)
+        add_table_options(parser)
+        if name in COMMANDS:
+            add_fit_options(parser)
         if name == "fit":
             parser.add_argument("--by", metavar="COLUMN", help="fit each group of this column and compare them")
         if name == "optimal":
@@ -70,6 +65,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
+    answer_published.add_parser(subparsers)
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -78,7 +74,7 @@ def fit(args: argparse.Namespace) -> int:
     if args.by is not None:
         return _fit_groups(args)
     fitted = _fitted(args)
-    _say(args, fit_text(fitted))
+    say(args, fit_text(fitted))
     if args.json:
         write_json(args.json, fit_json(fitted))
     return 0
@@ -88,12 +84,12 @@ def optimal(args: argparse.Namespace) -> int:
     from analysis.optimal import optimal as optima
     from analysis.summary import optimal_text
 
-    budgets = None if args.flops is None else [_positive("flops", text) for text in args.flops]
-    unique = None if args.unique_tokens is None else _positive("unique_tokens", args.unique_tokens)
+    budgets = None if args.flops is None else [positive("flops", text) for text in args.flops]
+    unique = None if args.unique_tokens is None else positive("unique_tokens", args.unique_tokens)
     fitted = _fitted(args)
     rows = optima(fitted, budgets, unique_tokens=unique)
     shapes = [_shape(row, fitted.table) for row in rows]
-    _say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
+    say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
     from lmscale.answer_profiles import approaches_json, other_approaches
 
     found = other_approaches(args, fitted, [row.flops for row in rows])
@@ -110,10 +106,10 @@ def backtest(args: argparse.Namespace) -> int:
 
     if args.rolling is not None:
         return _rolling(args)
-    bootstrap, seed = _options(args)
-    holdout = _positive("holdout", args.holdout)
-    result = hold_out(_table(args), args.law, holdout=holdout, bootstrap=bootstrap, seed=seed, **fit_options(args))
-    _say(args, backtest_text(result))
+    bootstrap, seed = resamples(args)
+    holdout = positive("holdout", args.holdout)
+    result = hold_out(table_asked(args), args.law, holdout=holdout, bootstrap=bootstrap, seed=seed, **fit_options(args))
+    say(args, backtest_text(result))
     if args.json:
         answer: dict[str, Any] = {
             "mean_relative_error": result.mean_relative_error,
@@ -131,13 +127,13 @@ def _rolling(args: argparse.Namespace) -> int:
     from analysis.forms import FORMS
     from analysis.summary import rolling_text
 
-    bootstrap, seed = _options(args)
-    table = _table(args)
+    bootstrap, seed = resamples(args)
+    table = table_asked(args)
     laws = args.rolling or [args.law]
     if laws == ["all"]:
         laws = [law for law in FORMS if law != "repeats" or table.unique_tokens is not None]
     origins, standings = rolling(table, laws, bootstrap=min(bootstrap, 200), seed=seed, **fit_options(args))
-    _say(args, rolling_text(table, origins, standings))
+    say(args, rolling_text(table, origins, standings))
     if args.json:
         best = standings[0]
         answer = {
@@ -156,14 +152,14 @@ def plot(args: argparse.Namespace) -> int:
     from analysis import plots
     from analysis.backtest import backtest as hold_out
 
-    bootstrap, seed = _options(args)
+    bootstrap, seed = resamples(args)
     fitted = _fitted(args)
     try:
         held_out = hold_out(fitted.table, args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
     except InputError as error:
         held_out = None
         print(f"warning: no run is held out in the figure: {error}", file=sys.stderr)
-    path = _find(args.runs, args.out)
+    path = find(args.runs, args.out)
     folder = args.figures or (path if path.is_dir() else path.parent) / "figures"
     figures = {
         "loss_against_compute.png": plots.loss_against_compute(fitted, held_out),
@@ -171,7 +167,7 @@ def plot(args: argparse.Namespace) -> int:
         "isoflop.png": plots.isoflop(fitted),
     }
     written = [plots.save(figure, folder / name) for name, figure in figures.items()]
-    _say(args, "\n".join([*map(str, written), *(f"warning: {warning}" for warning in fitted.warnings)]))
+    say(args, "\n".join([*map(str, written), *(f"warning: {warning}" for warning in fitted.warnings)]))
     if args.json:
         write_json(args.json, {**_common(fitted), "figures": [str(path) for path in written]})
     return 0
@@ -218,26 +214,6 @@ def groups_json(result: GroupedFit) -> dict[str, Any]:
     }
 
 
-def write_json(target: str, answer: Any) -> None:
-    """Write to a file by way of a temporary one beside it, or to standard output for `-`. NaN is refused.
-
-    Raises InputError when the file cannot be written.
-    """
-    text = json.dumps(answer, indent=2, allow_nan=False) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    from lmscale.records import write_atomic
-
-    path = Path(target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"json: {target!r} cannot be written ({why}); choose a writable file") from None
-
-
 def _common(fit: Fit) -> dict[str, Any]:
     return {
         "runs": len(fit.table),
@@ -259,90 +235,22 @@ def _row_json(row: OptimalRow, shape: Shape | None) -> dict[str, Any]:
     return {**asdict(row), "shape": built}
 
 
-def _say(args: argparse.Namespace, text: str) -> None:
-    print(text, file=sys.stderr if args.json == "-" else sys.stdout)
-
-
 def _fitted(args: argparse.Namespace) -> Fit:
     from analysis.fit import fit as fit_law
 
-    bootstrap, seed = _options(args)
-    return fit_law(_table(args), args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
+    bootstrap, seed = resamples(args)
+    return fit_law(table_asked(args), args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
 
 
 def _fit_groups(args: argparse.Namespace) -> int:
     from analysis.groups import fit_groups, groups_text
 
-    bootstrap, seed = _options(args)
-    result = fit_groups(_table(args), args.by, law=args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
-    _say(args, groups_text(result))
+    bootstrap, seed = resamples(args)
+    result = fit_groups(table_asked(args), args.by, law=args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
+    say(args, groups_text(result))
     if args.json:
         write_json(args.json, groups_json(result))
     return 0
-
-
-def _options(args: argparse.Namespace) -> tuple[int, int]:
-    return _whole("bootstrap", args.bootstrap), _whole("seed", args.seed)
-
-
-def _table(args: argparse.Namespace) -> Table:
-    path = _find(args.runs, args.out)
-    columns = _pairs("columns", args.columns)
-    drop = _whole("drop-highest-loss", args.drop_highest_loss)
-    from analysis.table import read
-
-    return read(path, columns=columns, where=args.where, drop_highest_loss=drop, by=getattr(args, "by", None))
-
-
-def _find(runs: str, out: Path) -> Path:
-    """The table meant: a file, a folder that holds runs, or a study (by name or by its file) under `out`."""
-    from analysis.formats import holds_runs
-    from lmscale.studies import results_name
-
-    path = Path(runs)
-    study = out / results_name(runs) / "runs.csv"
-    try:
-        if path.suffix != ".py" and holds_runs(path):
-            return path
-        if study.is_file():
-            return study
-    except (OSError, ValueError):
-        pass
-    raise InputError(
-        f"runs: {runs!r} is no table, no folder of runs.csv or TensorBoard logs and no study with results under "
-        f"{str(out)!r}; "
-        "give a path, or train the study first with lmscale sweep"
-    )
-
-
-def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise InputError(f"{option}: {text!r} is not NAME=VALUE; write it as one word such as seed=0")
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
-def _positive(option: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{option}: {text!r} is not a finite positive number; give one such as 1e21")
-    return value
-
-
-def _whole(option: str, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1_000_000:
-        raise InputError(f"{option}: {text!r} is not a whole number from 0 to 1000000; give one such as 1000")
-    return value
 
 
 def _shape(row: OptimalRow, table: Table) -> Shape | None:
@@ -352,7 +260,7 @@ def _shape(row: OptimalRow, table: Table) -> Shape | None:
     vocab = DEFAULT_VOCAB
     if "vocab" in table.frame:
         given = str(table.frame["vocab"].iloc[0])
-        vocab = int(_positive("vocab", given))
+        vocab = int(positive("vocab", given))
     try:
         shape = shape_for(row.params, vocab)
     except InputError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
-from lmscale import answer
+from lmscale.asked import find, pairs, positive, resamples, say, table_asked, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,24 +57,24 @@ def isoflop(args: argparse.Namespace) -> int:
     from analysis.isoflop import isoflop as profile
     from analysis.profile_text import isoflop_text
 
-    bootstrap, seed = answer._options(args)
+    bootstrap, seed = resamples(args)
     flops, budgets = _budgets("flops", args.flops), _budgets("budgets", args.budgets)
     found = profile(
-        answer._table(args),
+        table_asked(args),
         method=args.method,
-        window=math.inf if args.window == "inf" else answer._positive("window", args.window),
+        window=math.inf if args.window == "inf" else positive("window", args.window),
         same_size=args.same_size,
         budgets=budgets,
-        tolerance=answer._positive("tolerance", args.tolerance),
-        noise=None if args.noise is None else answer._positive("noise", args.noise),
+        tolerance=positive("tolerance", args.tolerance),
+        noise=None if args.noise is None else positive("noise", args.noise),
         resample=args.resample,
         bootstrap=bootstrap,
         seed=seed,
     )
-    answer._say(args, isoflop_text(found, flops))
+    say(args, isoflop_text(found, flops))
     _draw(args, "isoflop_profiles.png", lambda plots: plots.isoflop_profiles(found))
     if args.json:
-        answer.write_json(args.json, isoflop_json(found, flops))
+        write_json(args.json, isoflop_json(found, flops))
     return 0
 
 
@@ -82,13 +82,13 @@ def envelope(args: argparse.Namespace) -> int:
     from analysis.envelope import envelope as take
     from analysis.profile_text import envelope_text
 
-    bootstrap, seed = answer._options(args)
+    bootstrap, seed = resamples(args)
     flops = _budgets("flops", args.flops)
     found = take(_curves(args, args.points), estimator=args.estimator, bootstrap=bootstrap, seed=seed)
-    answer._say(args, envelope_text(found, flops))
+    say(args, envelope_text(found, flops))
     _draw(args, "envelope.png", lambda plots: plots.envelope_curves(found))
     if args.json:
-        answer.write_json(args.json, envelope_json(found, flops))
+        write_json(args.json, envelope_json(found, flops))
     return 0
 
 
@@ -97,7 +97,7 @@ def other_approaches(args: argparse.Namespace, fit: Fit, flops: Sequence[float])
     from analysis.approaches import compare
     from analysis.profile_text import approaches_text
 
-    bootstrap, seed = answer._options(args)
+    bootstrap, seed = resamples(args)
     try:
         curves = _curves(args, "decayed")
     except InputError:
@@ -105,7 +105,7 @@ def other_approaches(args: argparse.Namespace, fit: Fit, flops: Sequence[float])
 
         curves = from_table(fit.table)
     found = compare(fit, curves, flops, bootstrap=bootstrap, seed=seed)
-    answer._say(args, "\nThe three approaches of Hoffmann et al. 2022 side by side\n\n" + approaches_text(found))
+    say(args, "\nThe three approaches of Hoffmann et al. 2022 side by side\n\n" + approaches_text(found))
     if found.answers:
         _draw(args, "approaches.png", lambda plots: plots.three_approaches(found))
     return found
@@ -189,13 +189,13 @@ def _profile(profile: Profile) -> dict[str, Any]:
 def _curves(args: argparse.Namespace, points: Points) -> Curves:
     from analysis.curves import read_curves
 
-    columns, where = answer._pairs("columns", args.columns), answer._pairs("where", args.where)
-    path = answer._find(args.runs, args.out)
+    columns, where = pairs("columns", args.columns), pairs("where", args.where)
+    path = find(args.runs, args.out)
     return read_curves(path, points=points, columns=columns, where=where)
 
 
 def _budgets(option: str, given: Sequence[str] | None) -> list[float] | None:
-    return None if given is None else [answer._positive(option, text) for text in given]
+    return None if given is None else [positive(option, text) for text in given]
 
 
 def _draw(args: argparse.Namespace, name: str, make: Callable[[Any], Figure]) -> None:
@@ -204,4 +204,4 @@ def _draw(args: argparse.Namespace, name: str, make: Callable[[Any], Figure]) ->
     from analysis import profile_plots
     from analysis.plots import save
 
-    answer._say(args, str(save(make(profile_plots), args.figures / name)))
+    say(args, str(save(make(profile_plots), args.figures / name)))
