@@ -37,8 +37,8 @@ class Fit:
     law: parameters as numbers; samples: the same law, one value per resample [R, 1] (None without resamples).
     objective: sum of Huber losses of log residuals. gradient_norm: its largest slope, off the bounds.
     condition: of the Jacobian of log L with columns of unit length. agreement: share of `starts` that ended at the
-    objective. residuals [n]: log measured - log predicted; errors [n]: the same,
-    enlarged by what the fit absorbed, as a new run would err. resampling: how intervals were made.
+    objective. residuals [n]: log measured - log predicted; errors [R]: of a new run, one for each of the samples.
+    resampling: how intervals were made.
     intervals: 95 % of L0, A, B, alpha, beta and the exponents a, b of N* ~ C^a, D* ~ C^b.
     identifiable: whether the data determine the exponents at all; if not, `reason`. warnings: to be shown with any
     answer.
@@ -86,8 +86,9 @@ class Fit:
             nothing = (np.full(loss.shape, np.nan), np.full(loss.shape, np.nan))
             return Prediction(loss_nats=loss, interval=nothing, new_run=nothing)
         curves = self.samples.predict(params, tokens)
-        noise = np.random.default_rng([self.seed, 1]).choice(self.errors, size=curves.shape)
-        return Prediction(loss_nats=loss, interval=interval(curves), new_run=interval(curves * np.exp(noise)))
+        # Each sample keeps the error drawn with it: where the spread is known poorly, both are wide together.
+        new_run = interval(curves * np.exp(self.errors)[:, None])
+        return Prediction(loss_nats=loss, interval=interval(curves), new_run=new_run)
 
 
 def fit(
@@ -116,8 +117,9 @@ def fit(
         raise InputError("fit: the optimiser never left its start; the losses or the counts are out of any usual range")
     fitted, jacobian = log_loss(features, theta)
     resampling = Resampling.of(params, table.trajectory, clustered=table.clustered)
-    errors = resampling.errors(target - fitted, jacobian)
-    draws = _resample(found, features, fitted, target - fitted, errors, resampling, form, delta, bootstrap, seed)
+    draws, errors = _resample(
+        found, features, fitted, target - fitted, jacobian, resampling, form, delta, bootstrap, seed
+    )
     result = form.law(theta)
     samples = None if draws is None else form.law(draws)
     at_bounds = _at_bounds(form, theta)
@@ -157,27 +159,31 @@ def _resample(
     features: Array,
     fitted: Array,
     residual: Array,
-    errors: Array,
+    jacobian: Array,
     resampling: Resampling,
     form: Form,
     delta: float,
     bootstrap: int,
     seed: int,
-) -> Array | None:
-    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table."""
+) -> tuple[Array | None, Array]:
+    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table.
+
+    With them the error [R] of a new run that each resample has.
+    """
     if bootstrap == 0:
-        return None
+        return None, np.empty(0)
     minima: list[int] = []
     for candidate in np.argsort(found.objective):
         different = [np.abs(found.theta[candidate] - found.theta[m]).max() > 0.05 for m in minima]
         if all(different) and len(minima) < MINIMA:
             minima.append(int(candidate))
-    rng = np.random.default_rng([seed, 0])
-    draws = np.empty((bootstrap, len(form.names)))
+    best, rng = found.theta[minima[0]], np.random.default_rng([seed, 0])
+    draws, errors = np.empty((bootstrap, len(form.names))), np.empty(bootstrap)
     block = max(1, RESAMPLED_ELEMENTS // len(fitted))
     for first in range(0, bootstrap, block):
         count = min(block, bootstrap - first)
-        drawn = resampling.draw(fitted, residual, errors, free=len(form.names), count=count, rng=rng)
+        drawn = resampling.draw(fitted, residual, jacobian, count=count, rng=rng)
+        errors[first : first + count] = drawn.errors
         lowest = np.full(count, np.inf)
         for index in minima:
             start = np.repeat(found.theta[index][None], count, axis=0)
@@ -185,7 +191,9 @@ def _resample(
             better = solved.objective < lowest
             draws[first : first + count][better] = solved.theta[better]
             lowest = np.minimum(lowest, solved.objective)
-    return draws
+        own = draws[first : first + count]
+        own[:] = np.clip(best + drawn.spread[:, None] * (own - best), form.lower, form.upper)
+    return draws, errors
 
 
 def _intervals(samples: Chinchilla) -> dict[str, tuple[float, float]]:
@@ -239,7 +247,7 @@ def _warnings(
             if share >= 0.025:
                 warnings.append(f"{share:.0%} of the resamples put {name} at the edge of the range allowed")
     trajectories = int(resampling.trajectory.max()) + 1
-    if resampling.kind == "wild" and trajectories < 10:
+    if resampling.kind == "effects" and trajectories < 10:
         warnings.append(f"only {trajectories} trajectories: intervals from so few are approximate")
     if len(table) < FEW_RUNS:
         warnings.append(f"only {len(table)} runs were fitted: take this as a demonstration")
