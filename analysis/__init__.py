@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.fit import fit as fit
     from analysis.laws import Chinchilla as Chinchilla
     from analysis.optimal import optimal as optimal
+    from analysis.profile import profile as profile
     from analysis.table import Table as Table
     from analysis.table import from_frame as from_frame
     from analysis.table import read as read
@@ -34,6 +35,7 @@ _HOME = {
     "fit": "fit",
     "from_frame": "table",
     "optimal": "optimal",
+    "profile": "profile",
     "read": "table",
 }
 
