@@ -9,7 +9,7 @@ FLOPS ?=
 SHELL := /bin/bash
 LMSCALE := $(VENV)/bin/lmscale
 
-.PHONY: setup demo plan sweep fit optimal plot test lint clean
+.PHONY: setup demo plan sweep fit optimal plot test soak lint clean
 
 setup: $(VENV)/.installed
 
@@ -46,6 +46,10 @@ plot: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest
+
+# Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped.
+soak: setup
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
 
 lint: setup
 	$(VENV)/bin/ruff check .

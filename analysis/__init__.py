@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.fit import fit as fit
     from analysis.isoflop import isoflop as isoflop
     from analysis.laws import Chinchilla as Chinchilla
+    from analysis.likelihood import profile_likelihood as profile_likelihood
     from analysis.optimal import optimal as optimal
     from analysis.table import Table as Table
     from analysis.table import from_frame as from_frame
@@ -41,6 +42,7 @@ _HOME = {
     "from_frame": "table",
     "isoflop": "isoflop",
     "optimal": "optimal",
+    "profile_likelihood": "likelihood",
     "read": "table",
     "read_curves": "curves",
 }

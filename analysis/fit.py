@@ -12,10 +12,10 @@ from analysis.form import Form, Runs
 from analysis.forms import form_of
 from analysis.identify import require_identifiable
 from analysis.laws import Array, Chinchilla, Law
+from analysis.linearised import linearised
 from analysis.model import Model
 from analysis.rivals import Repeats
 from analysis.rows import numbers
-from analysis.sandwich import sandwich
 from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
 from analysis.table import Table
 from analysis.uncertainty import Resampling, interval
@@ -56,8 +56,8 @@ class Fit:
     law: parameters as numbers; samples: the same law, one value per resample [R, 1] (None without resamples).
     objective: the sum of losses of residuals (`loss` says which). gradient_norm: its largest slope, off the bounds.
     condition: of the Jacobian of log L with columns of unit length. agreement: share of `starts` that ended at the
-    objective. residuals [n]: log measured - log predicted; errors [n]: the same,
-    enlarged by what the fit absorbed, as a new run would err. resampling: how intervals were made.
+    objective. residuals [n]: log measured - log predicted; weight [n], of each run in the objective; errors [R]: of the
+    log loss of a new run, one for each of the samples. resampling: how intervals were made.
     intervals: 95 % of the law's parameters and of the exponents a, b of N* ~ C^a, D* ~ C^b.
     identifiable: whether the data determine the exponents at all; if not, `reason`. warnings: to be shown with any
     answer. fixed: parameters held at given values.
@@ -76,6 +76,7 @@ class Fit:
     agreement: float
     at_bounds: tuple[str, ...]
     residuals: Array
+    weight: Array
     errors: Array
     resampling: str
     intervals: dict[str, tuple[float, float]]
@@ -103,8 +104,9 @@ class Fit:
             nothing = (np.full(loss.shape, np.nan), np.full(loss.shape, np.nan))
             return Prediction(loss_nats=loss, interval=nothing, new_run=nothing)
         curves = self.samples.predict(params, tokens, unique_tokens)
-        noise = np.random.default_rng([self.seed, 1]).choice(self.errors, size=curves.shape)
-        return Prediction(loss_nats=loss, interval=interval(curves), new_run=interval(curves * np.exp(noise)))
+        # Each sample keeps the error drawn with it: where the spread is known poorly, both are wide together.
+        new_run = interval(curves * np.exp(self.errors)[:, None])
+        return Prediction(loss_nats=loss, interval=interval(curves), new_run=new_run)
 
 
 def fit(
@@ -147,12 +149,11 @@ def fit(
     residuals = np.log(runs.loss_nats) - fitted
     resampling = Resampling.of(runs.params, table.trajectory, clustered=table.clustered)
     free = jacobian[:, form.upper > form.lower]
-    errors = resampling.errors(residuals, free)
-    draws = None
+    draws, errors = None, np.empty(0)
     if bootstrap and len(table) > RESAMPLED_RUNS:
-        draws = sandwich(model, form, theta, runs, weight, measure, resampling, count=bootstrap, seed=seed)
+        draws, errors = linearised(model, form, theta, runs, weight, measure, resampling, count=bootstrap, seed=seed)
     elif bootstrap:
-        draws = _resample(model, form, found, runs, fitted, errors, weight, measure, resampling, bootstrap, seed)
+        draws, errors = _resample(model, form, found, runs, fitted, free, weight, measure, resampling, bootstrap, seed)
     samples = None if draws is None else form.law(draws)
     at_bounds = bounds_met(form, theta)
     agreement = float(np.mean(_same(found.objective, float(found.objective[best]))))
@@ -173,6 +174,7 @@ def fit(
         agreement=agreement,
         at_bounds=at_bounds,
         residuals=residuals,
+        weight=weight,
         errors=errors,
         resampling=_described(resampling, draws, len(table)),
         intervals={} if samples is None else _intervals(samples, form),
@@ -259,30 +261,37 @@ def _resample(
     found: Solution,
     runs: Runs,
     fitted: Array,
-    errors: Array,
+    jacobian: Array,
     weight: Array,
     loss: Loss,
     resampling: Resampling,
     bootstrap: int,
     seed: int,
-) -> Array:
-    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table."""
-    rng = np.random.default_rng([seed, 0])
-    draws = np.empty((bootstrap, len(form.names)))
+) -> tuple[Array, Array]:
+    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table.
+
+    With them the error [R] of a new run that each resample has.
+    """
+    minima, rng = _distinct(found), np.random.default_rng([seed, 0])
+    best = found.theta[minima[0]]
+    draws, errors = np.empty((bootstrap, len(form.names))), np.empty(bootstrap)
     block = max(1, RESAMPLED_ELEMENTS // len(fitted))
     residual = np.log(runs.loss_nats) - fitted
     for first in range(0, bootstrap, block):
-        count = min(block, bootstrap - first)
-        drawn = resampling.draw(fitted, residual, errors, free=form.free, count=count, rng=rng)
+        part = slice(first, min(first + block, bootstrap))
+        count = part.stop - first
+        drawn = resampling.draw(fitted, residual, jacobian, count=count, rng=rng)
+        errors[part] = drawn.errors
         targets = drawn.targets if loss.residual == "log" else np.exp(drawn.targets)
-        lowest = np.full(count, np.inf)
-        for index in _distinct(found):
+        lowest, own = np.full(count, np.inf), draws[part]
+        for index in minima:
             start = np.repeat(found.theta[index][None], count, axis=0)
             solved = minimise(model, targets, drawn.weights * weight, start, form.lower, form.upper, loss=loss)
             better = solved.objective < lowest
-            draws[first : first + count][better] = solved.theta[better]
+            own[better] = solved.theta[better]
             lowest = np.minimum(lowest, solved.objective)
-    return draws
+        own[:] = np.clip(best + drawn.spread[:, None] * (own - best), form.lower, form.upper)
+    return draws, errors
 
 
 def _intervals(samples: Law, form: Form) -> dict[str, tuple[float, float]]:

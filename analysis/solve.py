@@ -18,6 +18,7 @@ from analysis.model import LogSumExp, Model
 MAX_STEPS = 300
 GRADIENT_TOLERANCE = 1e-10  # of delta x the sum of weights, the largest slope the objective can have
 IDLE_GAIN, IDLE_STEPS = 1e-10, 12  # steps in a row that lower the objective by less than this part of it end a descent
+ROUNDING, LOST = 1e-15, 1e12  # relative, of an objective; the damping at which a descent is given up
 MARQUARDT = 1e-4  # damping per unit of lam above 1: small, because the valley of these fits is long and curved
 CHUNK = 1 << 15  # elements of a [problems, runs] block: the dozen arrays of one block stay in the cache
 MANY = 64  # problems, from which a first descent in single precision pays
@@ -159,21 +160,21 @@ class _Problem:
 
 def _solve(matrix: Array, right: Array) -> tuple[Array, NDArray[np.bool_]]:
     """x [P, K] of matrix x = right by Cholesky, and which matrices were positive definite."""
-    size = right.shape[1]
-    lower = np.zeros_like(matrix)
+    rest, lower = matrix.copy(), np.zeros_like(matrix)
     good = np.ones(len(matrix), bool)
-    for j in range(size):
-        pivot = matrix[:, j, j] - np.sum(lower[:, j, :j] ** 2, axis=1)
+    for j in range(right.shape[1]):
+        pivot = rest[:, j, j]
         good &= pivot > 1e-14 * np.abs(matrix[:, j, j])
-        root = np.sqrt(np.where(good, pivot, 1.0))
-        lower[:, j, j] = root
-        for i in range(j + 1, size):
-            lower[:, i, j] = (matrix[:, i, j] - np.sum(lower[:, i, :j] * lower[:, j, :j], axis=1)) / root
+        column = rest[:, j:, j] / np.sqrt(np.where(good, pivot, 1.0))[:, None]
+        lower[:, j:, j] = column
+        rest[:, j + 1 :, j + 1 :] -= column[:, 1:, None] * column[:, None, 1:]
     x = right.copy()
-    for j in range(size):
-        x[:, j] = (x[:, j] - np.sum(lower[:, j, :j] * x[:, :j], axis=1)) / lower[:, j, j]
-    for j in reversed(range(size)):
-        x[:, j] = (x[:, j] - np.sum(lower[:, j + 1 :, j] * x[:, j + 1 :], axis=1)) / lower[:, j, j]
+    for j in range(right.shape[1]):
+        x[:, j] /= lower[:, j, j]
+        x[:, j + 1 :] -= lower[:, j + 1 :, j] * x[:, j, None]
+    for j in reversed(range(right.shape[1])):
+        x[:, j] /= lower[:, j, j]
+        x[:, :j] -= lower[:, j, :j] * x[:, j, None]
     return x, good
 
 
@@ -227,7 +228,10 @@ class _Batch:
         accept = good & (gained >= 0) & (np.abs(moved).max(axis=1) > 0)
         ratio = gained / np.where(expected > 0, expected, np.inf)
         eased = np.where(ratio > 0.5, 0.05 * self.lam, np.where(ratio < 0.1, 4.0 * self.lam, self.lam))
-        self.lam = np.where(accept, np.where(eased < 1e-7, 0.0, eased), 6.0 * np.maximum(self.lam, 1e-3))
+        eased = np.where(eased < 1e-7, 0.0, eased)
+        # A gain that rounding hides cannot be looked for with shorter steps: nothing is left to do.
+        hidden = good & (expected < ROUNDING * state.objective)
+        self.lam = np.where(accept, eased, np.where(hidden, LOST, 6.0 * np.maximum(self.lam, 1e-3)))
         self.idle = np.where(accept, np.where(gained < IDLE_GAIN * state.objective, self.idle + 1, 0), self.idle)
         self.theta = np.where(accept[:, None], theta, self.theta)
         self.state = _State(
@@ -286,7 +290,7 @@ def _descend(
     *,
     tolerance: float = GRADIENT_TOLERANCE,
     most: int = MAX_STEPS,
-    lost: float = 1e12,
+    lost: float = LOST,
 ) -> Solution:
     """Step until the gradient is below `tolerance` of its largest, or `most` steps, or a damping of `lost`."""
     problems = len(theta)
@@ -306,7 +310,7 @@ def _descend(
         largest = np.abs(slope).max(axis=1)
         small = tolerance * min(problem.corner, TYPICAL) * batch.weights.sum(axis=1)
         # Stuck means that rounding or a flat valley, not a wrong step, ended it: the gradient must still be small.
-        stuck = (batch.lam > lost) | (batch.idle >= IDLE_STEPS)
+        stuck = (batch.lam >= lost) | (batch.idle >= IDLE_STEPS)
         leave = (largest <= small) | stuck | (count == most)
         if leave.any():
             gone = batch.index[leave]

@@ -11,7 +11,7 @@ from analysis.model import LogSumExp
 from analysis.rivals import Interaction
 
 POINTS = 24  # of each exponent in the grid on which the fit is searched for
-REGIONS = 4  # along each exponent: the best point of every region is a start
+REGIONS = 3  # along each exponent: the best point of every region is a start
 LEAST_TERM = 0.2  # of the lowest loss: a start with a term of nothing has no slope to leave by
 KAPPA_BOUND = 1.0
 

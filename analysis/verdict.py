@@ -76,7 +76,7 @@ def warnings_of(
             if form.upper[k] > form.lower[k] and share >= 0.025:
                 warnings.append(f"{share:.0%} of the resamples put {name} at the edge of the range allowed")
     trajectories = int(resampling.trajectory.max()) + 1
-    if resampling.kind == "wild" and trajectories < 10:
+    if resampling.kind == "effects" and trajectories < 10:
         warnings.append(f"only {trajectories} trajectories: intervals from so few are approximate")
     if len(table) < FEW_RUNS:
         warnings.append(f"only {len(table)} runs were fitted: take this as a demonstration")
