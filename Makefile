@@ -1,4 +1,5 @@
 # make demo: the whole loop on this CPU. make test: the tests. Both make .venv when it is missing.
+# make bench: speeds against peers. make soak: the long tests (hours).
 # Where python3 is not 3.11, 3.12 or 3.13: make demo PYTHON=/path/to/python3.12
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ FLOPS ?=
 SHELL := /bin/bash
 LMSCALE := $(VENV)/bin/lmscale
 
-.PHONY: setup demo plan sweep fit optimal plot test soak lint clean
+.PHONY: setup demo plan sweep fit optimal plot test bench soak lint clean
 
 setup: $(VENV)/.installed
 
@@ -46,6 +47,10 @@ plot: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest
+
+# Ratios against named peers on the same work in one run; one thread each, for these matrices are small.
+bench: setup
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/fit.py
 
 # Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped.
 soak: setup

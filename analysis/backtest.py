@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from analysis.fit import Fit, Options, fit, suited
+from analysis.forms import form_of
 from analysis.laws import Chinchilla
 from analysis.table import Table
 
@@ -145,8 +146,10 @@ def rolling(
 
     The origins hold half of the runs, then up to nine tenths. A law is judged by its extrapolation, best first, over
     the origins at which every law that can be fitted at all could be: a law of many parameters is not excused its
-    hardest tests. Raises InputError when no law can be fitted at any origin.
+    hardest tests. Raises InputError for an unknown law and when no law can be fitted at any origin.
     """
+    for law in laws:
+        form_of(law)
     compute = table.flops_6nd
     order = np.sort(compute)
     ends = sorted({float(order[max(round(q * len(order)) - 1, 0)]) for q in np.linspace(FIRST, LAST, ORIGINS)})

@@ -306,6 +306,8 @@ def _unequal(problem: Problem) -> float:
     inverse = np.linalg.pinv(jacobian.T @ (curvature[:, None] * jacobian))
     pull = jacobian @ (inverse @ slope) * np.clip(residual, -problem.delta, problem.delta)
     promised = float(slope @ inverse @ slope) * sd**2 * square / inside
+    if not promised > 0:
+        return 1.0
     return float(pull @ pull) / promised * runs / (runs - free)
 
 
@@ -316,6 +318,8 @@ def _clustered_critical(problem: Problem, resampling: Resampling, confidence: fl
     pull = np.linalg.pinv(jacobian).T @ slope  # of each run on the quantity
     together = float(np.sum(np.bincount(resampling.trajectory, pull) ** 2))
     alone = float(pull @ pull)
+    if not alone > 0:  # no run moves it, as where it is held: there is nothing to trace
+        return 1.0
     rng = np.random.default_rng([seed, 2])
     shared, own = resampling.variances(-residual, jacobian, count=SIMULATED, rng=rng)
     sd = spread(residual, len(problem.theta))

@@ -165,7 +165,8 @@ def _solve(matrix: Array, right: Array) -> tuple[Array, NDArray[np.bool_]]:
     for j in range(right.shape[1]):
         pivot = rest[:, j, j]
         good &= pivot > 1e-14 * np.abs(matrix[:, j, j])
-        column = rest[:, j:, j] / np.sqrt(np.where(good, pivot, 1.0))[:, None]
+        column = np.where(good[:, None], rest[:, j:, j], 0.0) / np.sqrt(np.where(good, pivot, 1.0))[:, None]
+        column[:, 0] += ~good  # what is not positive definite goes on as the identity, so that nothing overflows
         lower[:, j:, j] = column
         rest[:, j + 1 :, j + 1 :] -= column[:, 1:, None] * column[:, None, 1:]
     x = right.copy()

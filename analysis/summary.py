@@ -1,7 +1,8 @@
 """A fit, its optima and its backtest as plain text that a person reads in one look."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from analysis.audit import Audit, audit, larger, residual_sd
 from analysis.backtest import Backtest, Origin, Standing
@@ -10,6 +11,9 @@ from analysis.fit import Fit
 from analysis.optimal import OptimalRow, optimal
 from analysis.table import Table
 from analysis.verdict import FEW_RUNS
+
+if TYPE_CHECKING:
+    from analysis.likelihood import LikelihoodProfile
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 WIDE = 2.0  # high end of the interval of N* over its low end, beyond which the answer is called a demonstration
@@ -49,8 +53,8 @@ def number(value: float, ends: tuple[float, float] | None) -> str:
     return f"{float(f'{value:.{digits - 1}e}'):,.{places}f}"
 
 
-def fit_text(fit: Fit) -> str:
-    """The law, its intervals, its quality, its warnings."""
+def fit_text(fit: Fit, profiles: "Mapping[str, LikelihoodProfile] | None" = None) -> str:
+    """The law, its intervals, its quality, its warnings; profile intervals beside them where they were asked for."""
     lines = [*table_lines(fit.table), "", f"law  {fit.law.description}"]
     rows = []
     named = {"a": "a   (N* ~ C^a)", "b": "b   (D* ~ C^b)"}
@@ -58,8 +62,14 @@ def fit_text(fit: Fit) -> str:
     for name, value in shown.items():
         ends = fit.intervals.get(name)
         span = f"{number(ends[0], ends)} to {number(ends[1], ends)}" if ends else "-"
-        rows.append((named.get(name, name), number(float(value), ends), span))
-    lines += columns(("parameter", "value", "95 % interval"), rows)
+        row = [named.get(name, name), number(float(value), ends), "held" if name in fit.fixed else span]
+        if profiles:
+            row.append(_profile(profiles.get(name)))
+        rows.append(row)
+    head = ["parameter", "value", "95 % interval"]
+    if profiles:
+        head.append("profile likelihood")
+    lines += columns(head, rows)
     lines += [
         "",
         f"residuals  median {100 * fit.residual_median:.2g} %, largest {100 * max(abs(fit.residuals)):.2g} %",
@@ -70,6 +80,14 @@ def fit_text(fit: Fit) -> str:
         *honesty_lines(fit),
     ]
     return "\n".join(lines)
+
+
+def _profile(found: "LikelihoodProfile | None") -> str:
+    if found is None:
+        return "-"
+    low, high = found.interval
+    ends = (number(low, found.interval), number(high, found.interval))
+    return ("below " if found.open_low else "") + ends[0] + " to " + ("above " if found.open_high else "") + ends[1]
 
 
 def optimal_text(fit: Fit, rows: Sequence[OptimalRow], shapes: Sequence[str] | None = None) -> str:

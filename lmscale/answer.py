@@ -25,6 +25,7 @@ from lmscale.asked import (
 if TYPE_CHECKING:
     from analysis.fit import Fit
     from analysis.groups import GroupedFit
+    from analysis.likelihood import LikelihoodProfile
     from analysis.optimal import OptimalRow
     from analysis.table import Table
     from lmscale.shapes import Shape
@@ -51,6 +52,8 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
         if name in COMMANDS:
             add_fit_options(parser)
         if name == "fit":
+            text = "profile-likelihood intervals beside the others (some seconds)"
+            parser.add_argument("--profile", action="store_true", help=text)
             parser.add_argument("--by", metavar="COLUMN", help="fit each group of this column and compare them")
         if name == "optimal":
             parser.add_argument("--unique-tokens", metavar="U", help="text there is, for --law repeats")
@@ -74,10 +77,21 @@ def fit(args: argparse.Namespace) -> int:
     if args.by is not None:
         return _fit_groups(args)
     fitted = _fitted(args)
-    say(args, fit_text(fitted))
+    profiles = _profiles(fitted) if args.profile else {}
+    say(args, fit_text(fitted, profiles))
     if args.json:
-        write_json(args.json, fit_json(fitted))
+        found = {name: {"interval": list(p.interval), "open": [p.open_low, p.open_high], "assumes": p.assumes}
+                 for name, p in profiles.items()}  # fmt: skip
+        write_json(args.json, {**fit_json(fitted), **({"profiles": found} if profiles else {})})
     return 0
+
+
+def _profiles(fitted: Fit) -> dict[str, LikelihoodProfile]:
+    """Of every parameter that is not held, and of the exponent a."""
+    from analysis.likelihood import profile_likelihood
+
+    names = [name for name in (*fitted.law.parameters, "a") if name not in fitted.fixed]
+    return {name: profile_likelihood(fitted, name) for name in names}
 
 
 def optimal(args: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ def command(study):
     def run(*words):
         parser = argparse.ArgumentParser()
         add_parsers(parser.add_subparsers())
-        if words[0] != "help":
+        if words[0] not in ("help", "reproduce"):
             words = (*words, "--out", str(study))
         args = parser.parse_args([str(word) for word in words])
         return args.run(args)
@@ -135,3 +135,44 @@ def test_nan_is_never_written(tmp_path):
 
 def test_no_heavy_import_at_the_top():
     assert not {"numpy", "pandas", "matplotlib", "jax"} & set(vars(answer))
+
+
+def test_profiles_stand_beside_the_intervals(command, tmp_path, capsys):
+    assert command("fit", "small", "--bootstrap", 40, "--profile", "--json", tmp_path / "fit.json") == 0
+    assert "profile likelihood" in capsys.readouterr().out
+    profiles = json.loads((tmp_path / "fit.json").read_text())["profiles"]
+    assert set(profiles) == {"L0", "A", "B", "alpha", "beta", "a"}
+    low, high = profiles["beta"]["interval"]
+    assert low < 0.6 < high
+
+
+def test_laws_losses_and_held_parameters(command, tmp_path, capsys):
+    words = ("--bootstrap", 0, "--loss", "mse", "--fix", "alpha=0.4", "--json", tmp_path / "fit.json")
+    assert command("fit", "small", "--law", "equal", *words) == 0
+    found = json.loads((tmp_path / "fit.json").read_text())
+    assert found["law"] == "equal"
+    assert found["fixed"] == {"alpha": 0.4}
+    assert found["parameters"]["alpha"] == 0.4
+    assert found["loss"]["kind"] == "mse"
+    assert "held" in capsys.readouterr().out
+    with pytest.raises(InputError, match="fix: 'alpha' is not NAME=VALUE"):
+        command("fit", "small", "--fix", "alpha")
+
+
+def test_rolling(command, tmp_path, capsys):
+    words = ("--bootstrap", 20, "--json", tmp_path / "rolling.json")
+    assert command("backtest", "small", "--rolling", "chinchilla", "kaplan", *words) == 0
+    out = capsys.readouterr().out
+    assert "best first" in out
+    found = json.loads((tmp_path / "rolling.json").read_text())
+    assert {row["law"] for row in found["rows"]} == {"chinchilla", "kaplan"}
+    assert found["law"] == found["laws"][0]["law"]
+    assert found["mean_relative_error"] == min(law["mean_relative_error"] for law in found["laws"])
+    with pytest.raises(InputError, match="law: 'cubic' is unknown"):
+        command("backtest", "small", "--rolling", "cubic")
+
+
+def test_reproduce(command, reference, tmp_path, capsys):
+    assert command("reproduce", "hoffmann", "--data", reference.parent, "--json", tmp_path / "r.json") == 0
+    assert "8 of 8 reproduced" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["passed"] is True

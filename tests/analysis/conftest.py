@@ -1,8 +1,6 @@
 """Simulated studies with planted constants, and the reference tables where they are."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -45,11 +43,3 @@ def branched_frame() -> Callable[..., pd.DataFrame]:
 @pytest.fixture
 def branched(branched_frame) -> Callable[..., Table]:
     return lambda **options: from_frame(branched_frame(**options))
-
-
-@pytest.fixture
-def reference() -> Path:
-    folder = os.environ.get("LMSCALE_REFERENCE_DATA")
-    if not folder:
-        pytest.skip("LMSCALE_REFERENCE_DATA is unset: no reference tables to compare with")
-    return Path(folder) / "runs"
