@@ -21,6 +21,7 @@ IDLE_GAIN, IDLE_STEPS = 1e-10, 12  # steps in a row that lower the objective by 
 ROUNDING, LOST = 1e-15, 1e12  # relative, of an objective; the damping at which a descent is given up
 MARQUARDT = 1e-4  # damping per unit of lam above 1: small, because the valley of these fits is long and curved
 CHUNK = 1 << 15  # elements of a [problems, runs] block: the dozen arrays of one block stay in the cache
+EASE_NEAR, EASE_FAR = 0.05, 0.4  # refits begin near their optimum; far from it, long curved valleys punish haste
 MANY = 64  # problems, from which a first descent in single precision pays
 SINGLE_STEPS, SINGLE_TOLERANCE = 12, 1e-4  # of it: single precision resolves the gradient no better
 HUBER_DELTA = 1e-3  # Hoffmann et al. 2022, Sec. 3.3
@@ -183,13 +184,14 @@ def _solve(matrix: Array, right: Array) -> tuple[Array, NDArray[np.bool_]]:
 class _Batch:
     """The problems not yet converged: their numbers in the whole batch, where they are, their damping lam [P].
 
-    idle [P]: how many steps in a row were taken that gained nothing to speak of.
+    idle [P]: how many steps in a row were taken that gained nothing to speak of. ease: of the damping, after a good one.
     """
 
     index: NDArray[np.int64]
     theta: Array
     lam: Array
     idle: NDArray[np.int64]
+    ease: float
     target: Array
     weights: Array
     state: _State
@@ -228,10 +230,10 @@ class _Batch:
         gained = state.objective - trial.objective
         accept = good & (gained >= 0) & (np.abs(moved).max(axis=1) > 0)
         ratio = gained / np.where(expected > 0, expected, np.inf)
-        eased = np.where(ratio > 0.5, 0.05 * self.lam, np.where(ratio < 0.1, 4.0 * self.lam, self.lam))
+        eased = np.where(ratio > 0.5, self.ease * self.lam, np.where(ratio < 0.1, 4.0 * self.lam, self.lam))
         eased = np.where(eased < 1e-7, 0.0, eased)
         # A gain that rounding hides cannot be looked for with shorter steps: nothing is left to do.
-        hidden = good & (expected < ROUNDING * state.objective)
+        hidden = good & (-np.sum(slope * step, axis=1) < ROUNDING * state.objective)
         self.lam = np.where(accept, eased, np.where(hidden, LOST, 6.0 * np.maximum(self.lam, 1e-3)))
         self.idle = np.where(accept, np.where(gained < IDLE_GAIN * state.objective, self.idle + 1, 0), self.idle)
         self.theta = np.where(accept[:, None], theta, self.theta)
@@ -300,6 +302,7 @@ def _descend(
         theta=theta,
         lam=np.full(problems, damping, theta.dtype),
         idle=np.zeros(problems, np.int64),
+        ease=EASE_NEAR if problems >= MANY else EASE_FAR,
         target=target,
         weights=weights,
         state=problem.evaluate(theta, target, weights),
