@@ -79,16 +79,18 @@ def envelope_text(found: Envelope, flops: Sequence[float] | None = None) -> str:
 def approaches_text(found: Approaches) -> str:
     """Exponents of each approach, then its optimum at every budget; refusals and disagreements.
 
-    Of the parametric fit alone nothing is repeated: the refusals of the others remain.
+    Of the parametric fit alone nothing is repeated.
     """
-    refused = [f"{method}: not available: {reason}" for method, reason in found.refused]
     if [answer.method for answer in found.answers] == ["parametric"]:
-        return "\n".join(refused)
+        methods = " and ".join(method for method, _ in found.refused)
+        return f"This table has no answer by {methods}; the command of that name says why."
+    refused = [f"{method}: not available: {reason}" for method, reason in found.refused]
     cells = [
         (a.method, _value(a.a, a.a_interval), _value(a.b, a.b_interval), f"{a.optima}", f"{a.flops_max:.2e}")
         for a in found.answers
     ]
-    lines = columns(("approach", "a (N* ~ C^a)", "b (D* ~ C^b)", "points", "largest FLOPs (6ND)"), cells)
+    lines = ["The approaches of Hoffmann et al. 2022 side by side", ""]
+    lines += columns(("approach", "a (N* ~ C^a)", "b (D* ~ C^b)", "points", "largest FLOPs (6ND)"), cells)
     ordered = sorted(found.rows, key=lambda row: row.flops)
     lines += ["", *_optima(ordered)]
     lines += refused

@@ -184,7 +184,7 @@ def _solve(matrix: Array, right: Array) -> tuple[Array, NDArray[np.bool_]]:
 class _Batch:
     """The problems not yet converged: their numbers in the whole batch, where they are, their damping lam [P].
 
-    idle [P]: how many steps in a row were taken that gained nothing to speak of. ease: of the damping, after a good one.
+    idle [P]: how many steps in a row were taken that gained nothing to speak of. ease: of lam, after a good step.
     """
 
     index: NDArray[np.int64]

@@ -105,7 +105,7 @@ def other_approaches(args: argparse.Namespace, fit: Fit, flops: Sequence[float])
 
         curves = from_table(fit.table)
     found = compare(fit, curves, flops, bootstrap=bootstrap, seed=seed)
-    say(args, "\nThe three approaches of Hoffmann et al. 2022 side by side\n\n" + approaches_text(found))
+    say(args, "\n" + approaches_text(found))
     if found.answers:
         _draw(args, "approaches.png", lambda plots: plots.three_approaches(found))
     return found

@@ -76,7 +76,7 @@ def test_what_is_missing_is_said():
     found = compare(fit(from_frame(frame), bootstrap=0), None, bootstrap=0)
     assert dict(found.refused)["envelope"] == "no curves were given"
     assert [answer.method for answer in found.answers][-1] == "parametric"
-    assert "envelope: not available: no curves were given" in approaches_text(found)
+    assert "no answer by envelope" in approaches_text(found)
 
 
 def test_a_loss_whose_floor_is_unknown_has_no_interval():
