@@ -4,8 +4,8 @@ A law's parameters may be numbers, or arrays of shape [R, 1] holding one value p
 then broadcast to [R, points], which is how every interval of this package is made.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,15 +42,27 @@ class Law:
     name: ClassVar[str]
     description: ClassVar[str]
 
+    signed: ClassVar[tuple[str, ...]] = ()  # parameters of either sign; L0 may be zero, all others are positive
+
+    def __post_init__(self) -> None:
+        for name, value in self.parameters.items():
+            values = np.asarray(value, np.float64)
+            wrong = not np.all(np.isfinite(values))
+            if name not in self.signed:
+                wrong |= bool(np.any(values < 0) or (name != "L0" and np.any(values == 0)))
+            if wrong:
+                raise InputError(f"{name}: {value} is no parameter of {self.name}; give a finite positive number")
+
     @property
     def parameters(self) -> dict[str, Any]:
         """The law's parameters by name, in the order in which they are shown."""
-        raise NotImplementedError
+        return {field.name: getattr(self, field.name) for field in fields(cast(Any, self))}
 
     @property
     def exponents(self) -> dict[str, Any]:
-        """a, b of N* ~ C^a, D* ~ C^b, with text that never runs out."""
-        raise NotImplementedError
+        """a, b of N* ~ C^a, D* ~ C^b, with text that never runs out (Hoffmann et al. 2022, eq. 4)."""
+        alpha, beta = self.parameters["alpha"], self.parameters["beta"]
+        return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         """Loss in nats per token of runs with `params` parameters trained on `tokens` tokens."""
@@ -59,15 +71,6 @@ class Law:
     def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
         """N*, D* and loss of each budget C = 6 N D. Raises InputError for a budget not finite and positive."""
         raise NotImplementedError
-
-    def check(self, zero: tuple[str, ...] = ("L0",), signed: tuple[str, ...] = ()) -> None:
-        """Raise InputError unless every parameter is finite and positive; those of `zero` may be zero."""
-        for name, value in self.parameters.items():
-            values = np.asarray(value, np.float64)
-            wrong = not np.all(np.isfinite(values))
-            wrong |= name not in signed and bool(np.any(values < 0) or (name not in zero and np.any(values == 0)))
-            if wrong:
-                raise InputError(f"{name}: {value} is no parameter of {self.name}; give a finite positive number")
 
 
 def budgets(flops: ArrayLike) -> Array:
@@ -101,27 +104,14 @@ class Chinchilla(Law):
     Raises InputError for a parameter that is not finite and positive (L0 may be zero).
     """
 
+    L0: Any
     A: Any
     B: Any
-    L0: Any
     alpha: Any
     beta: Any
 
     name: ClassVar[str] = "chinchilla"
     description: ClassVar[str] = "L(N, D) = A/N^alpha + B/D^beta + L0; Hoffmann et al. 2022 (arXiv:2203.15556), eq. 2"
-
-    def __post_init__(self) -> None:
-        self.check()
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {"L0": self.L0, "A": self.A, "B": self.B, "alpha": self.alpha, "beta": self.beta}
-
-    @property
-    def exponents(self) -> dict[str, Any]:
-        """a, b of N* ~ C^a, D* ~ C^b (Hoffmann et al. 2022, eq. 4)."""
-        total = self.alpha + self.beta
-        return {"a": self.beta / total, "b": self.alpha / total}
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         log_n, log_d = logs(params, tokens)
@@ -146,9 +136,9 @@ class EqualExponent(Law):
     Raises InputError for a parameter that is not finite and positive (L0 may be zero).
     """
 
+    L0: Any
     A: Any
     B: Any
-    L0: Any
     alpha: Any
 
     name: ClassVar[str] = "equal"
@@ -156,16 +146,9 @@ class EqualExponent(Law):
         "L(N, D) = A/N^alpha + B/D^alpha + L0; as Muennighoff et al. 2023 (arXiv:2305.16264) fit it"
     )
 
-    def __post_init__(self) -> None:
-        self.check()
-
     @property
     def _chinchilla(self) -> Chinchilla:
         return Chinchilla(A=self.A, B=self.B, L0=self.L0, alpha=self.alpha, beta=self.alpha)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {"L0": self.L0, "A": self.A, "B": self.B, "alpha": self.alpha}
 
     @property
     def exponents(self) -> dict[str, Any]:

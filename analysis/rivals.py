@@ -25,9 +25,9 @@ class Coupled(Law):
     Raises InputError for a parameter that is not finite and positive (L0 may be zero).
     """
 
+    L0: Any
     A: Any
     B: Any
-    L0: Any
     alpha: Any
     beta: Any
     gamma: Any
@@ -37,19 +37,6 @@ class Coupled(Law):
         "L(N, D) = (A^(1/gamma)/N^(alpha/gamma) + B^(1/gamma)/D^(beta/gamma))^gamma + L0; "
         "between Hoffmann et al. 2022, eq. 2 (gamma = 1) and Kaplan et al. 2020, eq. 1.5 (gamma = beta, L0 = 0)"
     )
-
-    def __post_init__(self) -> None:
-        self.check()
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        names = ("L0", "A", "B", "alpha", "beta", "gamma")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def exponents(self) -> dict[str, Any]:
-        total = self.alpha + self.beta
-        return {"a": self.beta / total, "b": self.alpha / total}
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         log_n, log_d = logs(params, tokens)
@@ -82,9 +69,6 @@ class Kaplan(Law):
         "L(N, D) = ((N_c/N)^(alpha/beta) + D_c/D)^beta; Kaplan et al. 2020 (arXiv:2001.08361), eq. 1.5; no L0"
     )
 
-    def __post_init__(self) -> None:
-        self.check()
-
     @property
     def _coupled(self) -> Coupled:
         return Coupled(
@@ -95,14 +79,6 @@ class Kaplan(Law):
             beta=self.beta,
             gamma=self.beta,
         )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {"N_c": self.N_c, "D_c": self.D_c, "alpha": self.alpha, "beta": self.beta}
-
-    @property
-    def exponents(self) -> dict[str, Any]:
-        return self._coupled.exponents
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         return self._coupled.predict(params, tokens)
@@ -121,26 +97,19 @@ class Interaction(Law):
     Raises InputError for a parameter that is not finite and positive (L0 may be zero, kappa may have either sign).
     """
 
+    L0: Any
     A: Any
     B: Any
-    L0: Any
     alpha: Any
     beta: Any
     kappa: Any
 
     name: ClassVar[str] = "interaction"
+    signed: ClassVar[tuple[str, ...]] = ("kappa",)
     description: ClassVar[str] = (
         "L(N, D) = A/N^alpha + B/(D^beta N^kappa) + L0; Chinchilla's law with a data term that depends on N, "
         "after Li et al. 2025 (Farseer, arXiv:2506.10972)"
     )
-
-    def __post_init__(self) -> None:
-        self.check(signed=("kappa",))
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        names = ("L0", "A", "B", "alpha", "beta", "kappa")
-        return {name: getattr(self, name) for name in names}
 
     @property
     def exponents(self) -> dict[str, Any]:
@@ -174,9 +143,9 @@ class Repeats(Law):
     Raises InputError for a parameter that is not finite and positive (L0 may be zero).
     """
 
+    L0: Any
     A: Any
     B: Any
-    L0: Any
     alpha: Any
     beta: Any
     R_D: Any
@@ -188,22 +157,10 @@ class Repeats(Law):
         "Muennighoff et al. 2023 (arXiv:2305.16264)"
     )
 
-    def __post_init__(self) -> None:
-        self.check()
-
     @property
     def unlimited(self) -> Chinchilla:
         """The law while no token is seen twice and no model is larger than is optimal for its tokens."""
         return Chinchilla(A=self.A, B=self.B, L0=self.L0, alpha=self.alpha, beta=self.beta)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        names = ("L0", "A", "B", "alpha", "beta", "R_D", "R_N")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def exponents(self) -> dict[str, Any]:
-        return self.unlimited.exponents
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         params, tokens = np.asarray(params, np.float64), np.asarray(tokens, np.float64)
@@ -248,23 +205,11 @@ class BrokenCompute(Law):
     beta: Any
 
     name: ClassVar[str] = "broken"
+    signed: ClassVar[tuple[str, ...]] = ("c1",)
     description: ClassVar[str] = (
         "L(N, D) = L0 + F C^-c0 (1 + (C/C_b)^(1/f))^(-c1 f) (beta (N*/N)^alpha + alpha (N/N*)^beta)/(alpha + beta), "
         "N* = G (C/6)^(beta/(alpha + beta)); Caballero et al. 2023 (arXiv:2210.14891), eq. 1, along the frontier"
     )
-
-    def __post_init__(self) -> None:
-        self.check(signed=("c1",))
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        names = ("L0", "F", "c0", "c1", "C_b", "f", "G", "alpha", "beta")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def exponents(self) -> dict[str, Any]:
-        total = self.alpha + self.beta
-        return {"a": self.beta / total, "b": self.alpha / total}
 
     def _log_best(self, log_product: Array) -> Array:
         return np.log(self.G) + self.beta / (self.alpha + self.beta) * log_product
