@@ -16,35 +16,53 @@ if TYPE_CHECKING:
     from analysis.approaches import compare as compare
     from analysis.audit import audit as audit
     from analysis.backtest import backtest as backtest
+    from analysis.backtest import rolling as rolling
     from analysis.curves import read_curves as read_curves
     from analysis.envelope import envelope as envelope
     from analysis.errors import InputError as InputError
     from analysis.fit import Fit as Fit
     from analysis.fit import fit as fit
+    from analysis.groups import fit_groups as fit_groups
     from analysis.isoflop import isoflop as isoflop
     from analysis.laws import Chinchilla as Chinchilla
+    from analysis.laws import EqualExponent as EqualExponent
     from analysis.likelihood import profile_likelihood as profile_likelihood
     from analysis.optimal import optimal as optimal
+    from analysis.reproduce import reproduce as reproduce
+    from analysis.rivals import BrokenCompute as BrokenCompute
+    from analysis.rivals import Coupled as Coupled
+    from analysis.rivals import Interaction as Interaction
+    from analysis.rivals import Kaplan as Kaplan
+    from analysis.rivals import Repeats as Repeats
     from analysis.table import Table as Table
     from analysis.table import from_frame as from_frame
     from analysis.table import read as read
 
 _HOME = {
+    "BrokenCompute": "rivals",
     "Chinchilla": "laws",
+    "Coupled": "rivals",
+    "EqualExponent": "laws",
     "Fit": "fit",
     "InputError": "errors",
+    "Interaction": "rivals",
+    "Kaplan": "rivals",
+    "Repeats": "rivals",
     "Table": "table",
     "audit": "audit",
     "backtest": "backtest",
     "compare": "approaches",
     "envelope": "envelope",
     "fit": "fit",
+    "fit_groups": "groups",
     "from_frame": "table",
     "isoflop": "isoflop",
     "optimal": "optimal",
     "profile_likelihood": "likelihood",
     "read": "table",
     "read_curves": "curves",
+    "reproduce": "reproduce",
+    "rolling": "backtest",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -72,13 +72,6 @@ def larger(params: Array, tokens: Array, *, times_flops: float) -> tuple[Array, 
     return np.concatenate([params, scale * params]), np.concatenate([tokens, scale * tokens])
 
 
-def residual_sd(residuals: Array, free: int) -> float:
-    """Standard deviation of errors behind log residuals [n] of a fit of `free` parameters, resistant to outliers."""
-    # A fit with a small delta passes through as many runs as it has parameters: these say nothing of the spread.
-    telling = np.sort(np.abs(residuals))[min(free, len(residuals) - 1) :]
-    return 1.4826 * float(np.median(telling))  # normal consistency of the median absolute deviation
-
-
 def _huber_factor(k: float) -> float:
     """Variance of the Huber estimator over that of least squares, normal errors, corner at k standard deviations."""
     inside = math.erf(k / math.sqrt(2))

@@ -148,8 +148,12 @@ def rolling(
     the origins at which every law that can be fitted at all could be: a law of many parameters is not excused its
     hardest tests. Raises InputError for an unknown law and when no law can be fitted at any origin.
     """
+    if not laws:
+        raise InputError("laws: none were named; name at least one, such as chinchilla")
     for law in laws:
         form_of(law)
+    if bootstrap == 1:
+        raise InputError("bootstrap: 1 resamples make no interval; give 0 for none or 200")
     compute = table.flops_6nd
     order = np.sort(compute)
     ends = sorted({float(order[max(round(q * len(order)) - 1, 0)]) for q in np.linspace(FIRST, LAST, ORIGINS)})

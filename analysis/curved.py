@@ -12,6 +12,7 @@ import numpy as np
 
 from analysis import dual
 from analysis.dual import Dual
+from analysis.errors import InputError
 from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns, raise_without
 from analysis.laws import MOST_LOG, Array, Chinchilla
 from analysis.model import Differentiated
@@ -128,7 +129,8 @@ class RepeatsForm(Form):
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
-        raise_without(runs, Repeats.name)
+        if not np.any(runs.tokens > 1.001 * raise_without(runs, Repeats.name)):
+            raise InputError("unique_tokens: no run repeats text, so R_D* and R_N* cannot be told; fit chinchilla")
         lower, upper = base_box(runs, log_n0, log_d0)
         low, high = np.log(REPEAT_BOUNDS)
         return np.append(lower, [low, low]), np.append(upper, [high, high])

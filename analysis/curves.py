@@ -13,6 +13,7 @@ from analysis.errors import InputError
 from analysis.excluded import Excluded, ExcludedRows
 from analysis.laws import Array, flops_6nd
 from analysis.rows import ROW, chosen, leave_out, listed, numbers, texts
+from analysis.selection import Where
 from analysis.table import Table, read
 
 Points = Literal["decayed", "all"]
@@ -56,7 +57,8 @@ def read_curves(
     *,
     points: Points = "decayed",
     columns: Mapping[str, str] | None = None,
-    where: Mapping[str, str] | None = None,
+    where: Where | None = None,
+    drop_highest_loss: int = 0,
 ) -> Curves:
     """Curves from a folder with curves.csv and runs.csv, or from a long table with params, tokens and loss in each row.
 
@@ -69,12 +71,13 @@ def read_curves(
     folder = file if file.is_dir() else file.parent
     ours = file.is_dir() or file.name in (CURVES, "runs.csv")
     if not ours or (file.name == "runs.csv" and not (folder / CURVES).is_file()):
-        return from_table(read(file, columns=columns, where=where), points=points)
+        return from_table(read(file, columns=columns, where=where, drop_highest_loss=drop_highest_loss), points=points)
     if not (folder / CURVES).is_file():
         raise InputError(f"curves: {str(folder)!r} holds no {CURVES}; give a folder with one, or a long table")
     if not (folder / "runs.csv").is_file():
         raise InputError(f"curves: {str(folder)!r} holds no runs.csv, which says the parameters of each run_id; add it")
-    return _ours(folder / CURVES, read(folder / "runs.csv", columns=columns, where=where), points)
+    table = read(folder / "runs.csv", columns=columns, where=where, drop_highest_loss=drop_highest_loss)
+    return _ours(folder / CURVES, table, points)
 
 
 def from_table(table: Table, *, points: Points = "decayed") -> Curves:

@@ -110,7 +110,8 @@ def envelope(
     points = found[:, weight > 0]
     kind = "runs" if single else estimator
     _require(points, kind, curves)
-    best = _winner(grid, everything)
+    curve_all = np.ones((1, len(curves.curves)), bool)
+    best = _winner(grid, curve_all)
     log_loss = np.take_along_axis(grid.loss, best, 0)[0]
     reached = np.isfinite(log_loss)
     frontier = _frontier(found[None], weight[None], grid, everything, single)
@@ -140,7 +141,7 @@ def envelope(
         loss_nats=np.where(reached, np.exp(np.where(reached, log_loss, 0.0)), np.nan),
         size=np.where(reached, grid.params[best[0]], np.nan),
         tokens=np.where(reached, np.exp(np.take_along_axis(grid.tokens, best, 0)[0]), np.nan),
-        inside=_inside(grid, everything, best)[0],
+        inside=_inside(grid, curve_all, best)[0],
         points=points,
         estimator=kind,
         dominated=runs.shape[1] - points.shape[1] if single else 0,

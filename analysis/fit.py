@@ -1,13 +1,14 @@
 """Fit a law to a table of runs: robustly, from many starts, with its resamples, in one batched computation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import InputError
+from analysis.excluded import ExcludedRows
 from analysis.form import Form, Runs
 from analysis.forms import form_of
 from analysis.identify import require_identifiable
@@ -15,7 +16,7 @@ from analysis.laws import Array, Chinchilla, Law
 from analysis.linearised import linearised
 from analysis.model import Model
 from analysis.rivals import Repeats
-from analysis.rows import numbers
+from analysis.rows import ROW, chosen, numbers
 from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
 from analysis.table import Table
 from analysis.uncertainty import Resampling, interval
@@ -99,6 +100,9 @@ class Fit:
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Prediction:
         """Loss of runs with their intervals (NaN without resamples); shapes [n] from params and tokens [n]."""
         params, tokens = np.atleast_1d(np.asarray(params, np.float64)), np.atleast_1d(np.asarray(tokens, np.float64))
+        counts = (params, tokens, *(() if unique_tokens is None else (np.asarray(unique_tokens, np.float64),)))
+        if not all(np.all(np.isfinite(count) & (count > 0)) for count in counts):
+            raise InputError("predict: parameters and tokens must be finite positive numbers; give counts such as 1e9")
         loss = self.law.predict(params, tokens, unique_tokens)
         if self.samples is None:
             nothing = (np.full(loss.shape, np.nan), np.full(loss.shape, np.nan))
@@ -128,22 +132,33 @@ def fit(
     value, such as {"alpha": 0.35}.
     Raises InputError for an unknown law, a bad option, and a table that cannot tell the law's parameters.
     """
-    if bootstrap < 0 or bootstrap == 1:
+    if not isinstance(bootstrap, int | np.integer) or bootstrap < 0 or bootstrap == 1:
         raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: {seed} is no seed; give a whole number from 0 on")
     table = suited(table, law)
+    table, weight = _weighed(table, weights)
     measure = Loss(kind=loss, delta=delta, residual=residual)
     runs = Runs(params=table.params, tokens=table.tokens, loss_nats=table.loss_nats, unique_tokens=table.unique_tokens)
-    form, weight = form_of(law).of(runs, fixed), _weights(table, weights)
+    form = form_of(law).of(runs, fixed)
     held = fixed or {}
-    if not {"alpha", "beta"} & set(held):
+    if not form.free:
+        raise InputError("fix: every parameter is held, nothing is left to fit; leave one free")
+    if len({"A", "B", "alpha", "beta"} & set(form.names) - set(held)) > 1 or form.names[0] not in ("A", "B", "L0"):
         require_identifiable(runs.params, runs.tokens, free=form.free)
     elif len(table) <= form.free:
         raise InputError(f"runs: {len(table)} usable rows cannot fit {form.free} parameters; give at least one more")
+    effective = float(weight.sum() ** 2 / (weight @ weight))
+    if effective <= form.free:
+        raise InputError(
+            f"weights: as uneven as these, {len(table)} runs tell no more than {effective:.1f} equal ones would, and "
+            f"{form.free} parameters are fitted; give weights of one order of magnitude"
+        )
     model, starts = form.model(runs), form.starts(runs)
     found = _search(form, runs, weight, starts, measure, seed)
     best = int(np.argmin(found.objective))
     theta = found.theta[best]
-    if np.array_equal(theta, starts[min(best, len(starts) - 1)]) and found.gradient[best] > 0:
+    if found.steps[best] == 0 and not found.converged[best]:
         raise InputError("fit: the optimiser never left its start; the losses or the counts are out of any usual range")
     fitted, jacobian = model.jacobian(theta)
     residuals = np.log(runs.loss_nats) - fitted
@@ -158,7 +173,8 @@ def fit(
     at_bounds = bounds_met(form, theta)
     agreement = float(np.mean(_same(found.objective, float(found.objective[best]))))
     condition = float(np.linalg.cond(free / np.maximum(np.linalg.norm(free, axis=0), 1e-300)))
-    identifiable, reason = told(form, at_bounds, draws, condition, free)
+    intervals = {} if samples is None else _intervals(samples, form)
+    identifiable, reason = told(form, at_bounds, draws, intervals.get("a"), condition, free)
     shown = residuals if residual == "log" else runs.loss_nats - np.exp(fitted)
     return Fit(
         table=table,
@@ -177,7 +193,7 @@ def fit(
         weight=weight,
         errors=errors,
         resampling=_described(resampling, draws, len(table)),
-        intervals={} if samples is None else _intervals(samples, form),
+        intervals=intervals,
         identifiable=identifiable,
         reason=reason,
         warnings=warnings_of(table, form, found, best, agreement, at_bounds, draws, resampling, reason),
@@ -197,20 +213,28 @@ def _described(resampling: Resampling, draws: Array | None, runs: int) -> str:
     return resampling.description + (", linearised" if runs > RESAMPLED_RUNS else "")
 
 
-def _weights(table: Table, weights: str | ArrayLike | None) -> Array:
-    """[n], one where none are given."""
+def _weighed(table: Table, weights: str | ArrayLike | None) -> tuple[Table, Array]:
+    """The runs that weigh anything, and their weights [n]; those of weight zero are left out and listed."""
     if weights is None:
-        return np.ones(len(table))
+        return table, np.ones(len(table))
     if isinstance(weights, str):
         if weights not in table.frame:
             raise InputError(f"weights: {weights!r} is no column of the table; choose one of its columns")
         weight = numbers(table.frame, weights)
     else:
-        weight = np.asarray(weights, np.float64)
+        try:
+            weight = np.asarray(weights, np.float64)
+        except ValueError:
+            weight = np.empty(0)
     good = weight.shape == (len(table),) and bool(np.all(np.isfinite(weight) & (weight >= 0)))
     if not good or not weight.any():
-        raise InputError(f"weights: {weights!r} must be one finite number per run, none negative; leave weights out")
-    return weight
+        name = weights if isinstance(weights, str) else "these"
+        raise InputError(f"weights: {name} must be one finite number per run, none negative; leave weights out")
+    if weight.all():
+        return table, weight
+    excluded, gone = ExcludedRows.of(table.excluded), chosen(table.frame, weight == 0)
+    excluded.add(gone[ROW].to_numpy(np.int64), "weights", np.zeros(len(gone)), "a run of weight zero is no run")
+    return replace(table.keep(weight > 0), excluded=excluded), weight[weight > 0]
 
 
 def _search(form: Form, runs: Runs, weight: Array, starts: Array, loss: Loss, seed: int) -> Solution:
@@ -276,13 +300,16 @@ def _resample(
     best = found.theta[minima[0]]
     draws, errors = np.empty((bootstrap, len(form.names))), np.empty(bootstrap)
     block = max(1, RESAMPLED_ELEMENTS // len(fitted))
-    residual = np.log(runs.loss_nats) - fitted
+    # A run of weight w errs by a variance of 1/w: what is alike, and is resampled, is the error times sqrt(w).
+    scale = np.sqrt(weight / weight.mean())
+    residual, jacobian = scale * (np.log(runs.loss_nats) - fitted), scale[:, None] * jacobian
     for first in range(0, bootstrap, block):
         part = slice(first, min(first + block, bootstrap))
         count = part.stop - first
-        drawn = resampling.draw(fitted, residual, jacobian, count=count, rng=rng)
+        drawn = resampling.draw(np.zeros_like(fitted), residual, jacobian, count=count, rng=rng)
         errors[part] = drawn.errors
-        targets = drawn.targets if loss.residual == "log" else np.exp(drawn.targets)
+        targets = fitted + drawn.targets / scale
+        targets = targets if loss.residual == "log" else np.exp(targets)
         lowest, own = np.full(count, np.inf), draws[part]
         for index in minima:
             start = np.repeat(found.theta[index][None], count, axis=0)

@@ -17,6 +17,9 @@ from analysis.model import Model
 
 EXPONENT_BOUNDS = (0.01, 2.0)  # alpha, beta: the range of starts of Hoffmann et al. 2022, App. D.3, without its zero
 L0_FLOOR = 1e-4  # of the lowest loss: a fit that stops there has found no irreducible loss
+SIGNED = ("kappa", "c1")  # parameters of either sign
+UNBOUNDED = ("f",)  # parameters held unless told otherwise, whose box is a point
+SLACK = 1e-9
 LOGS = ("A", "B", "L0")  # parameters whose coordinate is a logarithm
 
 
@@ -54,15 +57,18 @@ class Form(ABC):
         for name, value in fixed.items():
             if name not in cls.fixable:
                 raise InputError(f"fix: {name} cannot be held; choose among {', '.join(cls.fixable)}")
-            if not np.isfinite(value) or (value <= 0 and name in (*LOGS, "alpha", "beta")):
+            number = isinstance(value, int | float | np.number) and bool(np.isfinite(value))
+            if not number or (value <= 0 and name not in SIGNED):
                 raise InputError(f"fix: {name}={value} is no value of it; give a finite positive number")
         # A coefficient is held at its own value only if its coordinate is not shifted by the exponent beside it.
         log_n0 = 0.0 if "A" in fixed else float(np.log(runs.params).mean())
         log_d0 = 0.0 if "B" in fixed else float(np.log(runs.tokens).mean())
         lower, upper = cls.box(runs, log_n0, log_d0)
         for name, value in fixed.items():
-            k = cls.names.index(name)
-            lower[k] = upper[k] = cls.coordinate(name, value)
+            k, coordinate = cls.names.index(name), cls.coordinate(name, value)
+            if name not in UNBOUNDED and not lower[k] - SLACK <= coordinate <= upper[k] + SLACK:
+                raise InputError(f"fix: {name}={value} is outside the range in which the law is fitted; give another")
+            lower[k] = upper[k] = coordinate
         return cls(log_n0=log_n0, log_d0=log_d0, lower=lower, upper=upper)
 
     @classmethod

@@ -14,11 +14,10 @@ from scipy.optimize import minimize, root_scalar
 from scipy.special import erf, ndtr
 from scipy.stats import f as f_distribution
 
-from analysis.audit import residual_sd
 from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.laws import Array
-from analysis.uncertainty import CONFIDENCE, Resampling
+from analysis.uncertainty import CONFIDENCE, Resampling, residual_sd
 
 STEP = 1e-6  # of central differences in theta, whose entries are of order one
 WINSOR = 2.0  # standard deviations at which residuals are cut before their spread is taken: 92 % efficient, no outlier

@@ -16,6 +16,7 @@ POOLED_ONLY_WITHIN = ("family", "objective", "corpus", "tokenizer", "eval_set", 
 NEEDED = ("params", "tokens", "flops", "loss_nats")
 OPTIONAL = ("unique_tokens", "flops_budget", "loss_stderr")  # numbers that only some laws and methods use
 DONE = ("done", "finished", "completed")  # ours, Weights & Biases', others'
+LEAST_LOSS, MOST_LOSS, MOST_COUNT = 1e-6, 1e6, 1e60  # beyond these a cell is a slip, and powers of it overflow
 LEAST_COUNT = 1_000  # parameters or tokens: less is a unit (millions, billions), not a count
 FLOPS_FACTOR = 3.0  # exact FLOPs of very small models are up to about twice 6ND; beyond three it is a unit
 LISTED = 8
@@ -150,7 +151,10 @@ def keep_positive(frame: pd.DataFrame, column: str, excluded: ExcludedRows) -> p
     _record(frame, np.isnan(values), column, "not a number", excluded)
     _record(frame, np.isinf(values), column, "not finite", excluded)
     _record(frame, np.isfinite(values) & (values <= 0), column, "not positive", excluded)
-    good = np.isfinite(values) & (values > 0)
+    least, most = (LEAST_LOSS, MOST_LOSS) if column == "loss_nats" else (0.0, MOST_COUNT)
+    beyond = np.isfinite(values) & (values > 0) & ((values < least) | (values > most))
+    _record(frame, beyond, column, "no such run is possible", excluded)
+    good = np.isfinite(values) & (values > 0) & ~beyond
     return chosen(frame, good).assign(**{column: values[good]})
 
 

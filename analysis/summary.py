@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.audit import Audit, audit, larger, residual_sd
+from analysis.audit import Audit, audit, larger
 from analysis.backtest import Backtest, Origin, Standing
 from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.optimal import OptimalRow, optimal
 from analysis.table import Table
+from analysis.uncertainty import residual_sd
 from analysis.verdict import FEW_RUNS
 
 if TYPE_CHECKING:

@@ -195,7 +195,12 @@ def _identity(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, bool
     run_id = texts(frame, "run_id") if named else [f"row {row}" for row in frame[ROW]]
     frame = frame.assign(run_id=run_id)
     if "trajectory" in frame:
-        return frame.assign(trajectory=texts(frame, "trajectory")), True
+        named = texts(frame, "trajectory").to_numpy(object)
+        blanks = named == ""
+        if blanks.any():
+            notes.append(f"{int(blanks.sum())} rows name no trajectory: each is taken as one of its own")
+            named[blanks] = [f"row {row}" for row in frame[ROW].to_numpy()[blanks]]
+        return frame.assign(trajectory=named), True
     repeated = named and len(frame["run_id"].unique()) < len(frame)
     if repeated:
         notes.append("run_id repeats: rows of one run_id are taken as points of one trajectory")

@@ -18,10 +18,11 @@ from analysis.laws import Array
 
 CONFIDENCE = 0.95
 ROWS_TO_RESAMPLE = 100  # independent rows; at 64, intervals from resampled rows are a tenth wider than they need be
-CLUSTERS_TO_RESAMPLE = 15  # trajectories; fewer cannot be resampled as wholes, Cameron, Gelbach & Miller 2008, Sec. V
+CLUSTERS_TO_RESAMPLE = 15  # trajectories; fewer are too few to be resampled, as Cameron, Gelbach & Miller 2008 show
 LEAST_LEFT = 0.05  # of a residual's variance after the fit: a run that alone fixes a parameter has none left
 PRIOR = 1.5  # weight of the shared variance in the prior's shrinkage factor, see `Resampling.variances`
 SHARES = 400  # values of the shared part of the variance at which its posterior is tabulated
+OUTLYING = 4.0  # standard deviations, beyond which an error is not one of the others
 ROUNDS = 200  # of drawing, before a design that keeps losing its sizes is refused
 
 
@@ -124,7 +125,8 @@ class Resampling:
         """
         runs, clusters = len(residual), int(self.trajectory.max()) + 1
         basis = _column_space(jacobian)
-        left = residual - basis @ (basis.T @ residual)
+        usual = _usual(residual, jacobian)
+        left = usual - basis @ (basis.T @ usual)
         degrees = runs - basis.shape[1]
         total = float(left @ left)
         if degrees < 1 or not total > 0:
@@ -188,10 +190,26 @@ def as_new(residual: Array, jacobian: Array) -> Array:
 
     Residuals are smaller than errors by what the fit absorbed: HC2 (MacKinnon & White 1985) undoes it. A robust fit
     passes exactly through some runs, whose residuals say nothing: those of the linearised least-squares fit are used.
+    An outlier, which the robust fit did not follow, must not be spread over the others there: what exceeds OUTLYING
+    standard deviations stays with its own run.
     """
     basis = _column_space(jacobian)
-    plain = residual - basis @ (basis.T @ residual)
+    usual = _usual(residual, jacobian)
+    plain = usual - basis @ (basis.T @ usual) + (residual - usual)
     return plain / np.sqrt(np.maximum(1.0 - np.sum(basis**2, axis=1), LEAST_LEFT))
+
+
+def residual_sd(residuals: Array, free: int) -> float:
+    """Standard deviation of errors behind log residuals [n] of a fit of `free` parameters, resistant to outliers."""
+    # A fit with a small delta passes through as many runs as it has parameters: these say nothing of the spread.
+    telling = np.sort(np.abs(residuals))[min(free, len(residuals) - 1) :]
+    return 1.4826 * float(np.median(telling))  # normal consistency of the median absolute deviation
+
+
+def _usual(residual: Array, jacobian: Array) -> Array:
+    """Residuals [n] of a fit of K parameters, outliers cut to OUTLYING standard deviations."""
+    limit = OUTLYING * residual_sd(residual, jacobian.shape[1])
+    return np.clip(residual, -limit, limit) if limit > 0 else residual
 
 
 def _column_space(jacobian: Array) -> Array:
@@ -204,7 +222,7 @@ def _column_space(jacobian: Array) -> Array:
 def interval(values: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
     """Percentile interval over the first axis, the R resamples: order statistics p (R + 1).
 
-    A new draw like them falls inside with the probability stated, for any R (Davison & Hinkley 1997, Sec. 2.3.2).
+    A new draw like them falls inside with the probability stated, for any R (Davison & Hinkley 1997, Ch. 2).
     """
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(values, [tail, 100.0 - tail], axis=0, method="weibull")

@@ -12,6 +12,7 @@ from analysis.uncertainty import Resampling, interval
 FEW_RUNS = 30
 NEAR = 1e-9  # of a bound: met
 SINGULAR = 1e7  # condition of the scaled Jacobian beyond which a combination of parameters moves nothing
+MOST_NATS = 13.0  # log of a vocabulary of 440,000: an untrained model's loss is no higher
 REPEATED = 1.05  # epochs beyond which text counts as repeated
 
 
@@ -28,7 +29,12 @@ def bounds_met(form: Form, theta: Array) -> tuple[str, ...]:
 
 
 def told(
-    form: Form, at_bounds: tuple[str, ...], draws: Array | None, condition: float, jacobian: Array
+    form: Form,
+    at_bounds: tuple[str, ...],
+    draws: Array | None,
+    interval_of_a: tuple[float, float] | None,
+    condition: float,
+    jacobian: Array,
 ) -> tuple[bool, str]:
     """Whether the exponents are determined, and why not. jacobian [n, K] has the free coordinates alone."""
     telling = [bound for bound in at_bounds if bound.split()[0] in form.telling]
@@ -41,7 +47,9 @@ def told(
             whole = low[k] <= form.lower[k] + NEAR and high[k] >= form.upper[k] - NEAR
             if free[k] and name in form.telling and whole:
                 return False, f"the interval of {name} is the whole range allowed: the runs do not determine it"
-    if condition > SINGULAR:
+    if interval_of_a is not None and not 0 < interval_of_a[0] <= interval_of_a[1] < 1:
+        return False, "the interval of a leaves 0 to 1: the runs do not determine how N* grows"
+    if not condition <= SINGULAR:
         names = [name for name, is_free in zip(form.names, free, strict=True) if is_free]
         scaled = jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)
         flat = np.abs(np.linalg.svd(scaled, full_matrices=False)[2][-1])
@@ -84,6 +92,9 @@ def warnings_of(
         share = float(np.max(numbers(table.frame, "params_embedding") / table.params))
         if share > 0.2:  # above it the count of parameters decides the exponent, Pearce & Song 2024, Sec. 3
             warnings.append(f"embeddings are up to {share:.0%} of the parameters: exponents depend on counting them")
+    highest = float(table.loss_nats.max())
+    if highest > MOST_NATS:
+        warnings.append(f"losses up to {highest:.3g}: nats per token are expected; are these perplexities or bits?")
     if table.unique_tokens is not None and "R_D" not in form.names:
         again = int(np.sum(table.tokens > REPEATED * table.unique_tokens))
         if again:

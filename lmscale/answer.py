@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from analysis.table import Table
     from lmscale.shapes import Shape
 
+ROLLING_RESAMPLES = 200  # at the most: every law is fitted at every origin
 DEFAULT_VOCAB = 256  # bytes, where the table has no vocab column
 COMMANDS = {
     "fit": "fit the law L(N, D) to a table of runs, with intervals",
@@ -52,19 +53,19 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
         if name in COMMANDS:
             add_fit_options(parser)
         if name == "fit":
-            text = "profile-likelihood intervals beside the others (some seconds)"
+            text = "profile-likelihood intervals beside the others (seconds; longer where little is told)"
             parser.add_argument("--profile", action="store_true", help=text)
             parser.add_argument("--by", metavar="COLUMN", help="fit each group of this column and compare them")
         if name == "optimal":
             parser.add_argument("--unique-tokens", metavar="U", help="text there is, for --law repeats")
             text = "budgets (default 1, 10 and 100 times the largest run's 6ND)"
-            parser.add_argument("--flops", nargs="+", metavar="C", help=text)
+            parser.add_argument("--flops", nargs="+", action="extend", metavar="C", help=text)
         if name in ("optimal", "isoflop", "envelope"):
             answer_profiles.add_options(parser, name)
         if name == "backtest":
             text = "runs to hold out, or their share such as 0.2 (default 1)"
-            parser.add_argument("--holdout", default="1", metavar="K", help=text)
-            text = "compare laws by rolling extrapolation: names, or all"
+            parser.add_argument("--holdout", metavar="K", help=text)
+            text = f"compare laws by rolling extrapolation: names, or all (at most {ROLLING_RESAMPLES} resamples)"
             parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
@@ -75,6 +76,8 @@ def fit(args: argparse.Namespace) -> int:
     from analysis.summary import fit_text
 
     if args.by is not None:
+        if args.profile:
+            raise InputError("profile: --by compares groups and takes no profiles; leave one of the two out")
         return _fit_groups(args)
     fitted = _fitted(args)
     profiles = _profiles(fitted) if args.profile else {}
@@ -121,7 +124,7 @@ def backtest(args: argparse.Namespace) -> int:
     if args.rolling is not None:
         return _rolling(args)
     bootstrap, seed = resamples(args)
-    holdout = positive("holdout", args.holdout)
+    holdout = positive("holdout", args.holdout or "1", such_as="0.2")
     result = hold_out(table_asked(args), args.law, holdout=holdout, bootstrap=bootstrap, seed=seed, **fit_options(args))
     say(args, backtest_text(result))
     if args.json:
@@ -141,12 +144,16 @@ def _rolling(args: argparse.Namespace) -> int:
     from analysis.forms import FORMS
     from analysis.summary import rolling_text
 
+    if args.holdout is not None:
+        raise InputError("holdout: --rolling chooses what is held out; leave one of the two out")
     bootstrap, seed = resamples(args)
     table = table_asked(args)
-    laws = args.rolling or [args.law]
-    if laws == ["all"]:
+    laws = list(dict.fromkeys(args.rolling or [args.law]))
+    if "all" in laws:
         laws = [law for law in FORMS if law != "repeats" or table.unique_tokens is not None]
-    origins, standings = rolling(table, laws, bootstrap=min(bootstrap, 200), seed=seed, **fit_options(args))
+    origins, standings = rolling(
+        table, laws, bootstrap=min(bootstrap, ROLLING_RESAMPLES), seed=seed, **fit_options(args)
+    )
     say(args, rolling_text(table, origins, standings))
     if args.json:
         best = standings[0]
@@ -155,6 +162,11 @@ def _rolling(args: argparse.Namespace) -> int:
             "mean_relative_error": best.mean_relative_error,
             "max_relative_error": best.max_relative_error,
             "coverage": best.coverage,
+            "runs": len(table),
+            "excluded": [asdict(row) for row in table.excluded],
+            "notes": list(table.notes),
+            "bootstrap": min(bootstrap, ROLLING_RESAMPLES),
+            "seed": seed,
             "laws": [asdict(standing) for standing in standings],
             "rows": [asdict(origin) for origin in origins],
         }
@@ -200,7 +212,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "fixed": dict(fit.fixed),
         "loss": asdict(fit.loss),
         "gradient_norm": fit.gradient_norm,
-        "condition": fit.condition,
+        "condition": fit.condition if math.isfinite(fit.condition) else None,
         "starts": fit.starts,
         "agreement": fit.agreement,
         "at_bounds": list(fit.at_bounds),
@@ -274,7 +286,7 @@ def _shape(row: OptimalRow, table: Table) -> Shape | None:
     vocab = DEFAULT_VOCAB
     if "vocab" in table.frame:
         given = str(table.frame["vocab"].iloc[0])
-        vocab = int(positive("vocab", given))
+        vocab = int(positive("vocab", given, such_as="256")) if given.strip() else DEFAULT_VOCAB
     try:
         shape = shape_for(row.params, vocab)
     except InputError:

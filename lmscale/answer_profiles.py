@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
-from lmscale.asked import find, pairs, positive, resamples, say, table_asked, write_json
+from lmscale.asked import find, pairs, positive, resamples, say, table_asked, whole, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "optimal":
         return
     text = "budgets to answer for (default 1, 10 and 100 times the largest measured)"
-    parser.add_argument("--flops", nargs="+", metavar="C", help=text)
+    parser.add_argument("--flops", nargs="+", action="extend", metavar="C", help=text)
     if name == "envelope":
         parser.add_argument("--points", default="decayed", metavar="KIND", help="decayed (default) or all")
         text = "crossings (default), or points: every compute of a grid, as Hoffmann et al. do"
@@ -45,7 +46,11 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
         "--window", default="4", metavar="F", help="factor in N about the minimum (default 4, inf: all)"
     )
     parser.add_argument(
-        "--budgets", nargs="+", metavar="C", help="budgets to group runs by (default: as the table says)"
+        "--budgets",
+        nargs="+",
+        action="extend",
+        metavar="C",
+        help="budgets to group runs by (default: as the table says)",
     )
     parser.add_argument("--tolerance", default="0.1", metavar="T", help="of FLOPs within one budget (default 0.1)")
     parser.add_argument("--same-size", default="mean", metavar="HOW", help="runs of one size: mean (default) or best")
@@ -62,11 +67,11 @@ def isoflop(args: argparse.Namespace) -> int:
     found = profile(
         table_asked(args),
         method=args.method,
-        window=math.inf if args.window == "inf" else positive("window", args.window),
+        window=math.inf if args.window == "inf" else positive("window", args.window, such_as="4"),
         same_size=args.same_size,
         budgets=budgets,
-        tolerance=positive("tolerance", args.tolerance),
-        noise=None if args.noise is None else positive("noise", args.noise),
+        tolerance=positive("tolerance", args.tolerance, such_as="0.1"),
+        noise=None if args.noise is None else positive("noise", args.noise, such_as="0.002"),
         resample=args.resample,
         bootstrap=bootstrap,
         seed=seed,
@@ -95,14 +100,18 @@ def envelope(args: argparse.Namespace) -> int:
 def other_approaches(args: argparse.Namespace, fit: Fit, flops: Sequence[float]) -> Approaches:
     """Prints the three approaches at the budgets of `optimal`, and draws them where --figures says so."""
     from analysis.approaches import compare
+    from analysis.curves import CURVES, from_table
     from analysis.profile_text import approaches_text
 
     bootstrap, seed = resamples(args)
-    try:
-        curves = _curves(args, "decayed")
-    except InputError:
-        from analysis.curves import from_table
-
+    path = find(args.runs, args.out)
+    curves = None
+    if ((path if path.is_dir() else path.parent) / CURVES).is_file():
+        try:
+            curves = _curves(args, "decayed")
+        except InputError as error:
+            print(f"warning: the curves beside the table are not used: {error}", file=sys.stderr)
+    else:
         curves = from_table(fit.table)
     found = compare(fit, curves, flops, bootstrap=bootstrap, seed=seed)
     say(args, "\n" + approaches_text(found))
@@ -189,9 +198,14 @@ def _profile(profile: Profile) -> dict[str, Any]:
 def _curves(args: argparse.Namespace, points: Points) -> Curves:
     from analysis.curves import read_curves
 
-    columns, where = pairs("columns", args.columns), pairs("where", args.where)
-    path = find(args.runs, args.out)
-    return read_curves(path, points=points, columns=columns, where=where)
+    drop = whole("drop-highest-loss", args.drop_highest_loss)
+    return read_curves(
+        find(args.runs, args.out),
+        points=points,
+        columns=pairs("columns", args.columns),
+        where=args.where,
+        drop_highest_loss=drop,
+    )
 
 
 def _budgets(option: str, given: Sequence[str] | None) -> list[float] | None:

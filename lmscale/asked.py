@@ -43,17 +43,19 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--delta", default="1e-3", metavar="D", help="corner of the Huber loss (default 1e-3)")
     group.add_argument("--residual", default="log", metavar="OF", help="log (default) or nats")
     group.add_argument("--weights", metavar="COLUMN", help="a column that multiplies each run's loss")
-    group.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help="hold parameters, such as alpha=0.35")
+    group.add_argument(
+        "--fix",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hold parameters, such as alpha=0.35",
+    )
 
 
 def fit_options(args: argparse.Namespace) -> Options:
     """What `analysis.fit` takes beside the law. Raises InputError for a number that is none."""
-    held = {}
-    for text in args.fix:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise InputError(f"fix: {text!r} is not NAME=VALUE; write it as one word such as alpha=0.35")
-        held[name.strip()] = number("fix", value)
+    held = {name: number("fix", value) for name, value in pairs("fix", args.fix).items()}
     return {
         "loss": args.loss,
         "delta": number("delta", args.delta),
@@ -102,15 +104,17 @@ def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise InputError(f"{option}: {text!r} is not NAME=VALUE; write it as one word such as seed=0")
+            raise InputError(f"{option}: {text!r} is not NAME=VALUE; write it as one word such as alpha=0.35")
+        if name.strip() in pairs:
+            raise InputError(f"{option}: {name.strip()} is given twice; give it once")
         pairs[name.strip()] = value.strip()
     return pairs
 
 
-def positive(option: str, text: str) -> float:
+def positive(option: str, text: str, *, such_as: str = "1e21") -> float:
     value = _float(text)
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{option}: {text!r} is not a finite positive number; give one such as 1e21")
+        raise InputError(f"{option}: {text!r} is not a finite positive number; give one such as {such_as}")
     return value
 
 

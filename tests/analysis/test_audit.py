@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis import InputError, audit, fit
-from analysis.audit import _huber_factor, larger, residual_sd
+from analysis.audit import _huber_factor, larger
+from analysis.uncertainty import residual_sd
 
 
 def test_huber_factor_has_its_limits():
