@@ -148,7 +148,8 @@ def fit(
         require_identifiable(runs.params, runs.tokens, free=form.free)
     elif len(table) <= form.free:
         raise InputError(f"runs: {len(table)} usable rows cannot fit {form.free} parameters; give at least one more")
-    effective = float(weight.sum() ** 2 / (weight @ weight))
+    share = weight / weight.max()
+    effective = float(share.sum() ** 2 / (share @ share))
     if effective <= form.free:
         raise InputError(
             f"weights: as uneven as these, {len(table)} runs tell no more than {effective:.1f} equal ones would, and "

@@ -176,3 +176,24 @@ def test_reproduce(command, reference, tmp_path, capsys):
     assert command("reproduce", "hoffmann", "--data", reference.parent, "--json", tmp_path / "r.json") == 0
     assert "8 of 8 reproduced" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["passed"] is True
+
+
+def test_options_given_twice_are_kept_or_refused(command, tmp_path):
+    words = ("--fix", "alpha=0.4", "--fix", "beta=0.6", "--bootstrap", 0, "--json", tmp_path / "fit.json")
+    assert command("fit", "small", *words) == 0
+    assert json.loads((tmp_path / "fit.json").read_text())["fixed"] == {"alpha": 0.4, "beta": 0.6}
+    assert command("optimal", "small", "--flops", "1e12", "--flops", "1e13", "--json", tmp_path / "o.json") == 0
+    assert {row["flops"] for row in json.loads((tmp_path / "o.json").read_text())["rows"]} == {1e12, 1e13}
+    for words, cause in (
+        (("--fix", "alpha=0.3", "alpha=0.4"), "fix: alpha is given twice"),
+        (("--by", "seed", "--profile"), "profile: --by compares groups"),
+    ):
+        with pytest.raises(InputError, match=cause):
+            command("fit", "small", *words)
+    with pytest.raises(InputError, match="holdout: --rolling chooses"):
+        command("backtest", "small", "--rolling", "--holdout", 2)
+
+
+def test_rows_are_selected_for_every_approach(command, capsys):
+    assert command("optimal", "small", "--where", "params<3e5", "--drop-highest-loss", 1, "--bootstrap", 0) == 0
+    assert "names no column" not in capsys.readouterr().err

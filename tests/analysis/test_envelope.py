@@ -191,3 +191,13 @@ def test_gemstones_run_and_say_that_they_tell_little(reference):
     assert len(found.curves.curves) == 20
     assert found.intervals["a"][0] < 0.5 < found.intervals["a"][1]
     assert found.warnings
+
+
+def test_points_and_short_curves_mix():
+    """Seven runs, one size with two points: an envelope of points."""
+    sizes = [1e7, 2e7, 4e7, 8e7, 1.6e8, 3.2e8, 1e7]
+    frame = pd.DataFrame({"params": sizes, "tokens": [1e9, 3e9, 2e9, 5e9, 4e9, 9e9, 4e9]})
+    frame["loss_nats"] = 1.8 + 480 / frame["params"] ** 0.35 + 2085 / frame["tokens"] ** 0.36
+    found = envelope(from_table(from_frame(frame)), bootstrap=0)
+    assert found.estimator == "runs"
+    assert 2 <= found.points.shape[1] <= 7

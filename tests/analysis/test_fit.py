@@ -178,6 +178,47 @@ def test_bad_options_are_named(branched, options):
         fit(branched(), **options)
 
 
+@pytest.mark.parametrize(
+    ("law", "fixed", "cause"),
+    [
+        ("chinchilla", {"alpha": 5.0}, "fix: alpha=5.0 is outside the range"),
+        ("chinchilla", {"L0": 100.0}, "fix: L0=100.0 is outside"),
+        ("chinchilla", {"A": 30.0, "B": 4e3, "L0": 1.1, "alpha": 0.4, "beta": 0.6}, "fix: every parameter is held"),
+        ("coupled", {"gamma": -1.0}, "fix: gamma=-1.0 is no value"),
+        ("coupled", {"gamma": 0.0}, "fix: gamma=0.0 is no value"),
+        ("broken", {"f": -1.0}, "fix: f=-1.0 is no value"),
+    ],
+)
+def test_values_that_cannot_be_held_are_named(branched, law, fixed, cause):
+    with pytest.raises(InputError, match=cause):
+        fit(branched(), law, fixed=fixed, bootstrap=0)
+
+
+def test_holding_one_exponent_does_not_excuse_a_collinear_design(planted):
+    params = np.geomspace(1e4, 1e7, 12)
+    frame = pd.DataFrame({"params": params, "tokens": 20 * params})
+    frame["loss_nats"] = planted.predict(frame["params"], frame["tokens"])
+    with pytest.raises(InputError, match="every run has D = 20 N"):
+        fit(from_frame(frame), fixed={"alpha": 0.4})
+
+
+def test_perplexities_are_suspected(branched_frame):
+    frame = branched_frame(row=0.0)
+    frame["loss_nats"] = np.exp(frame["loss_nats"])
+    assert any("perplexities" in warning for warning in fit(from_frame(frame), bootstrap=0).warnings)
+
+
+def test_cells_beyond_all_sense_are_left_out(branched_frame):
+    frame = branched_frame()
+    frame.loc[2, "loss_nats"], frame.loc[4, "params"] = 1e-320, 1e300
+    table = from_frame(frame)
+    assert [(e.column, e.reason) for e in table.excluded] == [
+        ("loss_nats", "no such run is possible"),
+        ("params", "no such run is possible"),
+    ]
+    assert np.isfinite(fit(table, bootstrap=0).objective)
+
+
 def test_besiroglu(reference):
     table = read(reference / "epoch_chinchilla.csv", where={"besiroglu_excluded": "False"})
     fitted = fit(table, bootstrap=4000)

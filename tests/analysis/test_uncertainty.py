@@ -1,9 +1,10 @@
 """Resampling: which kind, that no size is lost, and that draws vary as known estimators do."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis import fit, from_frame
+from analysis import InputError, fit, from_frame
 from analysis.uncertainty import Resampling, as_new, interval
 
 
@@ -122,3 +123,50 @@ def test_an_exact_table_has_no_spread(branched, planted):
     fitted = fit(branched(row=0.0, trajectory=0.0), bootstrap=20)
     low, high = fitted.intervals["alpha"]
     assert (low, high) == pytest.approx((planted.alpha, planted.alpha), abs=1e-4)
+
+
+def _grid(planted, seed, runs=48):
+    rng = np.random.default_rng(seed)
+    params, tokens = np.repeat(np.geomspace(2e4, 1e6, 8), runs // 8), np.tile(np.geomspace(5e5, 2e7, runs // 8), 8)
+    loss = planted.predict(params, tokens) * np.exp(0.003 * rng.normal(size=runs))
+    return pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss})
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_two_outliers_do_not_widen_the_intervals_of_a_robust_fit(planted, clustered):
+    frame = _grid(planted, 0)
+    if clustered:
+        frame["trajectory"] = [f"t{i // 6}" for i in range(48)]
+    clean = fit(from_frame(frame), bootstrap=200)
+    frame.loc[[5, 30], "loss_nats"] *= 1.2
+    spoilt = fit(from_frame(frame), bootstrap=200)
+    widths = [high - low for low, high in (clean.intervals["alpha"], spoilt.intervals["alpha"])]
+    assert widths[1] < 1.6 * widths[0]
+
+
+def test_weights_enter_the_resamples(planted):
+    """Runs that err ten times as much, weighed by 1/variance, hardly widen the interval; unweighed they do."""
+    frame = _grid(planted, 1)
+    rng = np.random.default_rng(2)
+    frame.loc[::2, "loss_nats"] *= np.exp(0.03 * rng.normal(size=24))
+    weights = np.where(np.arange(48) % 2, 1.0, 0.01)
+    table = from_frame(frame)
+    weighed = fit(table, weights=weights, loss="mse", bootstrap=200)
+    plain = fit(table, loss="mse", bootstrap=200)
+    half = fit(table.keep(np.arange(48) % 2 == 1), loss="mse", bootstrap=200)
+    width = {name: f.intervals["alpha"][1] - f.intervals["alpha"][0]
+             for name, f in (("weighed", weighed), ("plain", plain), ("half", half))}  # fmt: skip
+    assert width["weighed"] < 1.3 * width["half"]
+    assert width["plain"] > 2.5 * width["weighed"]
+
+
+def test_runs_of_weight_zero_are_no_runs(planted):
+    table = from_frame(_grid(planted, 3))
+    weights = np.ones(48)
+    weights[:6] = 0.0
+    left = fit(table, weights=weights, bootstrap=50)
+    assert left.intervals == fit(table.keep(weights > 0), bootstrap=50).intervals
+    assert len(left.table) == 42
+    assert [e.column for e in left.table.excluded] == ["weights"] * 6
+    with pytest.raises(InputError, match="weights: as uneven as these"):
+        fit(table, weights=np.where(np.arange(48) == 0, 1e300, 1.0), bootstrap=0)
