@@ -128,7 +128,7 @@ def profile_likelihood(
         else:
             found = {**law.parameters, **law.exponents}[quantity]
         found = np.broadcast_to(np.asarray(found, np.float64), (len(theta), 1))[:, 0]
-        return np.log(found) if logarithmic else found
+        return np.log(np.maximum(found, np.finfo(float).tiny)) if logarithmic else found
 
     problem = Problem(
         residuals=residuals,

@@ -96,6 +96,8 @@ class Table:
             raise InputError(f"{column}: no row of the table tells it; name its column with --columns {column}=COLUMN")
         excluded = ExcludedRows.of(self.excluded)
         frame = keep_positive(self.frame, column, excluded).reset_index(drop=True)
+        if frame.empty:
+            raise InputError(f"{column}: no row has a usable value ({excluded[0]}); mend the column")
         return replace(self, frame=frame, excluded=excluded)
 
 
