@@ -64,7 +64,7 @@ def loss_against_compute(fit: Fit, backtest: Backtest | None = None) -> Figure:
     losses = fit.table.loss_nats
     room = 0.08 * (losses.max() - losses.min())
     axes.set_ylim(min(losses.min(), float(best.loss_nats.min())) - room, losses.max() + 2 * room)
-    axes.set_title(f"Loss against compute: {len(fit.table)} runs and the fitted law", loc="left")
+    axes.set_title(f"Loss against compute: {len(fit.table)} runs and the fitted law{_text(fit)}", loc="left")
     if not few:
         _colour_bar(figure, axes, norm)
     _legend(figure)
@@ -142,7 +142,7 @@ def isoflop(fit: Fit) -> Figure:
     _counts(axes)
     room = 0.06 * (highest - best.loss_nats.min())
     axes.set_ylim(best.loss_nats.min() - room, highest + room)
-    axes.set_title("Which size for a budget: the fitted law at constant compute", loc="left")
+    axes.set_title(f"Which size for a budget: the fitted law at constant compute{_text(fit)}", loc="left")
     _legend(figure)
     return figure
 
@@ -171,6 +171,11 @@ def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
         each.spines[["top", "right"]].set_visible(False)
         each.yaxis.set_major_locator(MaxNLocator(7))
     return figure, axes
+
+
+def _text(fit: Fit) -> str:
+    """What the curves of a law that knows repeats take for granted, beside runs that may repeat text."""
+    return ", text never repeated" if fit.law.name == "repeats" else ""
 
 
 def _shown_sizes(params: Array) -> Array:

@@ -130,7 +130,7 @@ def three_approaches(found: Approaches) -> Figure:
     for axes in (left, right):
         axes.axvspan(largest, reach[-1], color="0.95", zorder=0, linewidth=0)
         axes.set(xscale="log", xlim=(reach[0], reach[-1]), xlabel="training compute, 6ND (FLOPs)")
-    left.annotate("extrapolation", (largest, 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0),
+    left.annotate("extrapolation", (1.0, 0.02), xycoords="axes fraction", ha="right", xytext=(-3, 0),
                   textcoords="offset points", fontsize=8, color="0.35")  # fmt: skip
     left.set(yscale="log", ylabel="compute-optimal parameters N*")
     right.set_ylabel("loss at N* (nats per token)")
@@ -181,7 +181,7 @@ def _law(axes: Axes, flops: Array, frontier: Frontier, samples: Frontier | None)
     axes.set(xscale="log", yscale="log", xlim=(reach[0], reach[-1]), xlabel="training compute (FLOPs)",
              ylabel="parameters N*")  # fmt: skip
     axes.axvspan(flops.max(), reach[-1], color="0.96", zorder=0, linewidth=0)
-    axes.annotate("extrapolation", (flops.max(), 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0),
+    axes.annotate("extrapolation", (1.0, 0.02), xycoords="axes fraction", ha="right", xytext=(-3, 0),
                   textcoords="offset points", fontsize=8, color="0.35")  # fmt: skip
     fitted = frontier.params(reach)
     axes.set_ylim(fitted.min() / 3, fitted.max() * 3)
