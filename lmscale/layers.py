@@ -6,6 +6,7 @@ L layers. Parameters are float32; `dtype` is that of the arithmetic.
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import flax.linen as nn
@@ -14,16 +15,15 @@ import jax.numpy as jnp
 from flax.linen.initializers import Initializer
 from jaxtyping import Array, Float
 
+from lmscale.attention import causal_attention
+
 ROPE_BASE = 10_000.0  # Su et al. 2021 (arXiv:2104.09864), Sec. 3.3
 NORM_EPSILON = 1e-6  # Zhang & Sennrich 2019 as in T5
 
 
 def fan_in(shape: tuple[int, ...], axes: int, scale: float = 1.0) -> Initializer:
     """Normal with variance scale / (product of the first `axes` dimensions)."""
-    inputs = 1
-    for size in shape[:axes]:
-        inputs *= size
-    return nn.initializers.normal((scale / inputs) ** 0.5)
+    return nn.initializers.normal((scale / math.prod(shape[:axes])) ** 0.5)
 
 
 def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> Array:
@@ -31,16 +31,17 @@ def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -
     return cast(Array, module.param(name, init, shape, jnp.float32))
 
 
-class Einsum(nn.Module):
-    """A weight of any rank contracted by an einsum equation: the projections of attention and feed-forward.
+class Linear(nn.Module):
+    """A weight of any rank: the last `contracted` dimensions of the input against its first ones.
 
-    (nn.DenseGeneral with rank-3 logical names fails to initialise under a mesh.)
+    Both are seen as matrices. An einsum over more dimensions computes the same, but XLA's CPU backend then transposes
+    the larger operand of the weight's gradient, element by element: a quarter of a step's time. (nn.DenseGeneral with
+    rank-3 logical names fails to initialise under a mesh.)
     """
 
-    equation: str
     shape: tuple[int, ...]
     names: tuple[str, ...]
-    contracted: int  # leading dimensions of the weight that are summed over
+    contracted: int
     scale: float = 1.0
     dtype: jnp.dtype = jnp.float32  # type: ignore[assignment]
 
@@ -48,7 +49,9 @@ class Einsum(nn.Module):
     def __call__(self, x: Array) -> Array:
         init = fan_in(self.shape, self.contracted, self.scale)
         weight = parameter(self, "weight", nn.with_logical_partitioning(init, self.names), self.shape)
-        return jnp.einsum(self.equation, x, weight.astype(self.dtype))
+        inputs = math.prod(self.shape[: self.contracted])
+        product = x.reshape(-1, inputs) @ weight.astype(self.dtype).reshape(inputs, -1)
+        return product.reshape(*x.shape[: x.ndim - self.contracted], *self.shape[self.contracted :])
 
 
 class RMSNorm(nn.Module):
@@ -80,21 +83,18 @@ class Attention(nn.Module):
     head_size: int
     residual_scale: float
     dtype: jnp.dtype
+    blocked: bool  # by blocks of queries, for a CPU (lmscale.attention)
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         d, h, k = x.shape[-1], self.heads, self.head_size
 
         def project(name: str) -> Float[Array, "B S H K"]:
-            weight = Einsum("bsd,dhk->bshk", (d, h, k), ("embed", "heads", "kv"), 1, dtype=self.dtype, name=name)
-            return weight(x)
+            return Linear((d, h, k), ("embed", "heads", "kv"), 1, dtype=self.dtype, name=name)(x)
 
         query, key, value = rotate(project("query")), rotate(project("key")), project("value")
-        mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        out = Einsum(
-            "bshk,hkd->bsd", (h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, dtype=self.dtype, name="out"
-        )
-        return out(mixed)
+        out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, dtype=self.dtype, name="out")
+        return out(causal_attention(query, key, value, self.blocked))
 
 
 class FeedForward(nn.Module):
@@ -107,6 +107,6 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         d, f = x.shape[-1], self.hidden
-        up = Einsum("bsd,df->bsf", (d, f), ("embed", "mlp"), 1, dtype=self.dtype, name="up")
-        down = Einsum("bsf,fd->bsd", (f, d), ("mlp", "embed"), 1, self.residual_scale, dtype=self.dtype, name="down")
+        up = Linear((d, f), ("embed", "mlp"), 1, dtype=self.dtype, name="up")
+        down = Linear((f, d), ("mlp", "embed"), 1, self.residual_scale, dtype=self.dtype, name="down")
         return down(nn.gelu(up(x)))

@@ -27,7 +27,8 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B S D"], _: None) -> tuple[Float[Array, "B S D"], None]:
         s = self.shape
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
-        attention = Attention(s.heads, s.head_size, scale, self.dtype, name="attention")
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        attention = Attention(s.heads, s.head_size, scale, self.dtype, on_cpu, name="attention")
         feedforward = FeedForward(s.feedforward, scale, self.dtype, name="feedforward")
         x = x + attention(RMSNorm(name="attention_norm")(x))
         x = x + feedforward(RMSNorm(name="feedforward_norm")(x))
@@ -59,7 +60,9 @@ class Decoder(nn.Module):
         x, _ = layers(s, self.mesh, self.dtype, name="layers")(x, None)
         x = RMSNorm(name="final_norm")(x)
         head = embedding if s.tied else parameter(self, "head", init, (s.vocab, s.width))
-        logits = jnp.einsum("bsd,vd->bsv", x, head.astype(self.dtype), preferred_element_type=jnp.float32)
+        rows = x.reshape(-1, s.width)  # a plain matrix product, as in Linear
+        logits = jnp.matmul(rows, head.astype(self.dtype).T, preferred_element_type=jnp.float32)
+        logits = logits.reshape(*tokens.shape, s.vocab)
         return constrain(logits, self.mesh, "batch", None, "vocab")
 
 
