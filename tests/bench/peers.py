@@ -54,21 +54,40 @@ def lmscale(size: Size, path: str) -> Train:
     from lmscale.step import Step
 
     hyperparameters = Hyperparameters(
-        sequence=size.sequence, batch_sequences=size.batch, learning_rate=RATE, warmup_steps=0, schedule="wsd",
-        cooldown_fraction=0.2, cooldown_steps_min=1, weight_decay=DECAY, beta1=BETAS[0], beta2=BETAS[1], epsilon=1e-8,
-        clip_norm=CLIP, compute_dtype="float32",
-    )  # fmt: skip
+        sequence=size.sequence,
+        batch_sequences=size.batch,
+        learning_rate=RATE,
+        warmup_steps=0,
+        schedule="wsd",
+        cooldown_fraction=0.2,
+        cooldown_steps_min=1,
+        weight_decay=DECAY,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        epsilon=1e-8,
+        clip_norm=CLIP,
+        compute_dtype="float32",
+    )
     shape = Shape(
-        width=size.width, depth=size.depth, heads=size.heads, head_size=size.width // size.heads,
-        feedforward=4 * size.width, vocab=size.vocab,
-    )  # fmt: skip
-    text = Text(
-        corpus="", tokenizer="", vocab=size.vocab, train_tokens=0, bytes_per_token=1.0, digest="", eval_set=""
-    )  # fmt: skip
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+        head_size=size.width // size.heads,
+        feedforward=4 * size.width,
+        vocab=size.vocab,
+    )
+    text = Text(corpus="", tokenizer="", vocab=size.vocab, train_tokens=0, bytes_per_token=1.0, digest="", eval_set="")
     trajectory = Trajectory(
-        study="bench", family="decoder", objective="causal", shape=shape, hyperparameters=hyperparameters, seed=0,
-        text=text, recipe="", horizon_steps=None,
-    )  # fmt: skip
+        study="bench",
+        family="decoder",
+        objective="causal",
+        shape=shape,
+        hyperparameters=hyperparameters,
+        seed=0,
+        text=text,
+        recipe="",
+        horizon_steps=None,
+    )
     step = Step(trajectory, make_mesh(MeshConfig()), microbatches=1, steps_per_dispatch=DISPATCH)
     state = step.init()
     rates = np.full(DISPATCH, RATE, np.float32)
@@ -93,12 +112,10 @@ def nanodo(size: Size, path: str) -> Train:
     from flax.training.train_state import TrainState
 
     model = importlib.import_module("nanodo.model")
-    net = model.TransformerDo(
-        model.DoConfig(
-            D=size.width, H=size.heads, L=size.sequence, N=size.depth, V=size.vocab, F=4 * size.width,
-            fsdp_enabled=False,
-        )  # fmt: skip
+    config = model.DoConfig(
+        D=size.width, H=size.heads, L=size.sequence, N=size.depth, V=size.vocab, F=4 * size.width, fsdp_enabled=False
     )
+    net = model.TransformerDo(config)
     params = net.init(jax.random.key(0), jnp.zeros((1, size.sequence), jnp.int32))["params"]
     optimizer = optax.chain(
         optax.clip_by_global_norm(CLIP), optax.adamw(RATE, b1=BETAS[0], b2=BETAS[1], weight_decay=DECAY)
@@ -144,7 +161,7 @@ def torch_train(model: Any, optimizer: Any) -> Train:
     return train
 
 
-def nanogpt(size: Size, path: str) -> Train:
+def nanogpt(size: Size, path: str, *, compiled: bool = False) -> Train:
     """nanoGPT, eager, as its train.py configures it with bias = False and dropout = 0."""
     sys.path.insert(0, path)
     import torch
@@ -152,27 +169,22 @@ def nanogpt(size: Size, path: str) -> Train:
     torch.manual_seed(0)
     gpt = importlib.import_module("model")
     config = gpt.GPTConfig(
-        block_size=size.sequence, vocab_size=size.vocab, n_layer=size.depth, n_head=size.heads, n_embd=size.width,
-        dropout=0.0, bias=False,
-    )  # fmt: skip
+        block_size=size.sequence,
+        vocab_size=size.vocab,
+        n_layer=size.depth,
+        n_head=size.heads,
+        n_embd=size.width,
+        dropout=0.0,
+        bias=False,
+    )
     model = gpt.GPT(config)
-    return torch_train(model, model.configure_optimizers(DECAY, RATE, BETAS, "cpu"))
+    optimizer = model.configure_optimizers(DECAY, RATE, BETAS, "cpu")
+    return torch_train(torch.compile(model) if compiled else model, optimizer)
 
 
 def nanogpt_compiled(size: Size, path: str) -> Train:
     """The same under torch.compile."""
-    import torch
-
-    sys.path.insert(0, path)
-    torch.manual_seed(0)
-    gpt = importlib.import_module("model")
-    config = gpt.GPTConfig(
-        block_size=size.sequence, vocab_size=size.vocab, n_layer=size.depth, n_head=size.heads, n_embd=size.width,
-        dropout=0.0, bias=False,
-    )  # fmt: skip
-    model = gpt.GPT(config)
-    optimizer = model.configure_optimizers(DECAY, RATE, BETAS, "cpu")
-    return torch_train(torch.compile(model), optimizer)
+    return nanogpt(size, path, compiled=True)
 
 
 def plain_torch(size: Size, path: str) -> Train:
