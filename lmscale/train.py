@@ -103,9 +103,11 @@ def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -
     before = programs()
     windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
     metrics = together.advance(windows, rates, stop - start)
-    for t in [lane.training for lane in lanes if lane.training.start is None]:
-        t.start = Start(seconds=time.monotonic() - t.began, program=programs().since(before).origin)
-        t.started(t.start)
+    if new := [lane.training for lane in lanes if lane.training.start is None]:
+        start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
+        for t in new:
+            t.start = start_up
+        new[0].started(start_up)  # once for all that are trained together
     return Call(stop, stop - start, metrics)
 
 
