@@ -13,11 +13,13 @@ import numpy as np
 
 from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
+from lmscale.compilation import use_cache
 from lmscale.data.loader import EvaluationSet
 from lmscale.evaluate import evaluate
 from lmscale.mesh import make_mesh
-from lmscale.plan import Run, Trajectory, cost, largest_first
-from lmscale.step import Step
+from lmscale.plan import Run, Trajectory, cost
+from lmscale.replicas import make_stacks
+from lmscale.step import Step, Together
 
 START_SECONDS = 6.0  # from starting a worker to its first trajectory: importing jax, flax and orbax
 MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
@@ -25,7 +27,7 @@ MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Seconds of one trajectory's parts."""
+    """Seconds of one trajectory's parts; of trajectories trained together, its share."""
 
     compile_seconds: float
     step_seconds: float
@@ -59,20 +61,20 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     h = trajectory.hyperparameters
     count = step.steps_per_dispatch
     shape = (count, h.batch_sequences, h.sequence + 1)
-    windows = np.random.default_rng(0).integers(0, trajectory.text.vocab, shape, dtype=np.int32)
-    rates = np.zeros(count, np.float32)
+    windows = [np.random.default_rng(0).integers(0, trajectory.text.vocab, shape, dtype=np.int32)] * step.replicas
+    rates = [np.zeros(count, np.float32)] * step.replicas
     began = time.monotonic()
-    state = step.init()
-    state, metrics = step.advance(state, step.put(windows), rates, np.int32(count))
-    evaluate(step.window_losses, state.params, held_out, step.row_devices)
+    together = Together(step, [step.init()] * step.replicas)
+    together.advance(windows, rates, count)
+    evaluate(step.window_losses, together.model(0).params, held_out, step.row_devices)
     first = time.monotonic() - began
 
     began, calls = time.monotonic(), 0
     while calls == 0 or time.monotonic() - began < MEASURED_SECONDS:
-        state, metrics = step.advance(state, step.put(windows), rates, np.int32(count))
-        jax.block_until_ready(metrics)
+        jax.block_until_ready(together.advance(windows, rates, count))
         calls += 1
-    step_seconds = (time.monotonic() - began) / (calls * count)
+    call_seconds = (time.monotonic() - began) / calls
+    state = together.model(0)
     began = time.monotonic()
     evaluate(step.window_losses, state.params, held_out, step.row_devices)
     evaluation_seconds = time.monotonic() - began
@@ -83,8 +85,8 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
         checkpoints.restore(1, state)
         checkpoint_seconds = time.monotonic() - began
     return Cost(
-        compile_seconds=max(0.0, first - count * step_seconds - evaluation_seconds),
-        step_seconds=step_seconds,
+        compile_seconds=max(0.0, first - call_seconds - evaluation_seconds) / step.replicas,
+        step_seconds=call_seconds / count / step.replicas,
         evaluation_seconds=evaluation_seconds,
         checkpoint_seconds=checkpoint_seconds,
     )
@@ -92,17 +94,26 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
 
 def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) -> Estimate:
     """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
+    use_cache(say)
     study, mesh = assembly.study, make_mesh(assembly.study.mesh)
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=mesh.devices.flat[0].platform != "cpu")
     measured: dict[tuple, Cost] = {}
     costs = {}
-    for trajectory in assembly.plan:
-        key = (trajectory.shape, trajectory.hyperparameters)
+    for stack in sorted(stacks, key=lambda stack: stack.members[0].shape.params):
+        trajectory = stack.members[0]
+        key = (trajectory.program, stack.width)
         if key not in measured:
             say(f"timing {trajectory.shape} ({trajectory.shape.params:,} params)")
-            step = Step(trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch)
+            step = Step(
+                trajectory,
+                mesh,
+                microbatches=study.microbatches,
+                steps_per_dispatch=study.steps_per_dispatch,
+                replicas=stack.width,
+            )
             measured[key] = calibrate(trajectory, step, assembly.held_out)
-        costs[trajectory.id] = measured[key]
+        costs |= {member.id: measured[key] for member in stack.members}
     busy = [START_SECONDS] * workers
-    for trajectory in largest_first(assembly.plan):  # each worker takes the largest that is left
-        busy[busy.index(min(busy))] += costs[trajectory.id].seconds(trajectory)
+    for stack in stacks:  # each worker takes the largest that is left
+        busy[busy.index(min(busy))] += sum(costs[member.id].seconds(member) for member in stack.members)
     return Estimate(costs=costs, workers=workers, seconds=max(busy))

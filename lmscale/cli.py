@@ -141,9 +141,11 @@ def plan(args: argparse.Namespace) -> int:
     assembly, estimate = _study(args, training=False), None
     if not args.no_time:
         from lmscale.executors.local import default_workers
+        from lmscale.replicas import make_stacks
 
+        stacks = make_stacks(assembly.plan, assembly.study.replicas, accelerator=False)
         devices = assembly.study.mesh.devices
-        estimate = _estimate(assembly, _workers(args.workers) or default_workers(len(assembly.plan), devices))
+        estimate = _estimate(assembly, _workers(args.workers) or default_workers(len(stacks), devices))
     print(as_text(assembly, estimate), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
         answer.write_json(args.json, as_json(assembly, estimate))

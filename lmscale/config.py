@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 from lmscale.typed import check, normalise
@@ -128,6 +128,13 @@ class Recipe:
         check(self.epsilon > 0, "recipe.epsilon", self.epsilon, "must be positive")
         check(self.clip_norm > 0, "recipe.clip_norm", self.clip_norm, "must be positive")
 
+    def scaled(self, multiplier: float) -> Recipe:
+        """The recipe at `multiplier` times its learning rate, just as a study that writes that rate would have it."""
+        if multiplier == 1:
+            return self
+        value = float(f"{self.learning_rate.value * multiplier:.12g}")
+        return replace(self, learning_rate=replace(self.learning_rate, value=value))
+
     def resolve(self, params_matrices: int) -> Hyperparameters:
         """The recipe's numbers for a model with `params_matrices` parameters outside its embeddings.
 
@@ -212,13 +219,14 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One question and the grid that answers it: sizes x tokens x seeds over one corpus with one recipe."""
+    """One question and the grid that answers it: sizes x tokens x seeds (x rates) over one corpus with one recipe."""
 
     name: str
     sizes: tuple[Size, ...]
     tokens: tuple[int, ...]  # training tokens of the runs of each size
     flops_max: float | None = None  # leave out cells of the grid with 6 N D above this
     seeds: tuple[int, ...] = (0,)
+    rate_multipliers: tuple[float, ...] = (1.0,)  # of the recipe's learning rate: each is trained, and fitted, apart
     family: Family = "decoder"
     objective: Objective = "causal"
     tied_embeddings: bool = True
@@ -228,6 +236,9 @@ class Study:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     microbatches: int = 1  # the batch is split into this many parts whose gradients are accumulated
     steps_per_dispatch: int = 32  # optimiser steps inside one compiled call
+    # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
+    # CPU one at a time (lmscale.replicas)
+    replicas: int | None = None
     checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work
 
     def __post_init__(self) -> None:
@@ -246,6 +257,9 @@ class Study:
         check(len(self.seeds) > 0, "seeds", self.seeds, "must name at least one seed")
         check(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "must not name a seed twice")
         check(all(0 <= s < 2**31 for s in self.seeds), "seeds", self.seeds, "must lie between 0 and 2^31 - 1")
+        rates = self.rate_multipliers
+        check(len(rates) > 0, "rate_multipliers", rates, "must name at least one, such as 1")
+        check(all(m > 0 for m in rates), "rate_multipliers", rates, "must all be positive")
         check(self.flops_max is None or self.flops_max > 0, "flops_max", self.flops_max, "must be positive")
         check(
             self.eval_tokens >= 16 * self.recipe.sequence,
@@ -255,4 +269,5 @@ class Study:
         )
         check(self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1")
         check(self.steps_per_dispatch >= 1, "steps_per_dispatch", self.steps_per_dispatch, "must be at least 1")
+        check(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "must be at least 1")
         check(self.checkpoint_seconds > 0, "checkpoint_seconds", self.checkpoint_seconds, "must be positive")

@@ -8,8 +8,8 @@ cosine schedule every token count is a trajectory of its own.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from lmscale.config import Hyperparameters, MeshConfig, Study
@@ -17,6 +17,8 @@ from lmscale.shapes import Shape, shape_of
 from lmscale.typed import check
 
 NUMERICS = 1  # raised when the mathematics of a step changes: old runs are then other runs
+# Hyperparameters that reach the compiled step as numbers: they may differ between trajectories that share one
+INPUTS = ("learning_rate", "warmup_steps", "schedule", "cooldown_fraction", "cooldown_steps_min")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,14 @@ class Trajectory:
         return f"{self.family}-{self.shape.width}x{self.shape.depth}-s{self.seed}-{digest(self.identity)}"
 
     @property
+    def program(self) -> tuple:
+        """What its compiled step depends on. Trajectories that differ in the rest (seed, rate, schedule, token counts,
+        text) share one.
+        """
+        constants = tuple((k, v) for k, v in asdict(self.hyperparameters).items() if k not in INPUTS)
+        return self.family, self.objective, self.shape, constants
+
+    @property
     def trunk_steps(self) -> int:
         return max(run.branch_step for run in self.runs)
 
@@ -129,8 +139,11 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     plan: list[Trajectory] = []
     for size in study.sizes:
         shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings)
-        h = study.recipe.resolve(shape.params_matrices)
-        for seed in study.seeds:
+        recipes = [study.recipe.scaled(multiplier) for multiplier in study.rate_multipliers]
+        rates = {recipe.resolve(shape.params_matrices).learning_rate for recipe in recipes}
+        check(len(rates) == len(recipes), "rate_multipliers", study.rate_multipliers, "gives one rate twice; drop one")
+        for seed, recipe in itertools.product(study.seeds, recipes):
+            h = recipe.resolve(shape.params_matrices)
             for horizon, runs in _horizons(study, shape, h):
                 bare = Trajectory(
                     study=study.name,
@@ -140,7 +153,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
                     hyperparameters=h,
                     seed=seed,
                     text=text,
-                    recipe=digest(asdict(study.recipe)),
+                    recipe=digest(asdict(recipe)),
                     horizon_steps=horizon,
                 )
                 plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))
@@ -155,7 +168,11 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
         f"exceeds the {text.train_tokens:,} unique tokens of {text.corpus!r}; pass --corpus.allow-repeats true or "
         "choose a larger corpus",
     )
-    return tuple(sorted(plan, key=lambda t: (t.shape.params, t.seed, t.horizon_steps or 0)))
+    return tuple(sorted(plan, key=_order))
+
+
+def _order(t: Trajectory) -> tuple:
+    return t.shape.params, t.seed, t.hyperparameters.learning_rate, t.horizon_steps or 0
 
 
 def _horizons(study: Study, shape: Shape, h: Hyperparameters) -> list[tuple[int | None, tuple[Run, ...]]]:
@@ -171,11 +188,6 @@ def cost(trajectory: Trajectory, run: Run) -> float:
     steps = run.branch_step - before + run.cooldown_steps
     h = trajectory.hyperparameters
     return trajectory.shape.train_flops(steps * h.batch_tokens, h.sequence)
-
-
-def largest_first(plan: Iterable[Trajectory]) -> list[Trajectory]:
-    """The order in which workers take trajectories, so that none is left alone with the longest at the end."""
-    return sorted(plan, key=lambda t: -sum(cost(t, run) for run in t.runs))
 
 
 def check_mesh(trajectory: Trajectory, mesh: MeshConfig, microbatches: int) -> None:

@@ -34,7 +34,8 @@ def as_text(assembly: Assembly, estimate: Estimate | None) -> str:
         f"{total['runs']} runs in {total['trajectories']} trajectories, {total['flops']:.2e} FLOPs "
         f"({1 - total['flops'] / total['flops_unbranched']:.0%} less than one by one: cooldowns branch off trunks)"
     )
-    left_out = len(study.sizes) * len(study.tokens) * len(study.seeds) - total["runs"]
+    cells = len(study.sizes) * len(study.tokens) * len(study.seeds) * len(study.rate_multipliers)
+    left_out = cells - total["runs"]
     if left_out:
         lines.append(f"{left_out} cells of the grid are left out by flops_max = {study.flops_max:.2g} (as 6ND)")
     lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")

@@ -1,7 +1,8 @@
-"""The compiled program of a trajectory: its state on the mesh, many optimiser steps a call, and the evaluation."""
+"""The compiled programs of a shape: state on the mesh, many optimiser steps a call, one or more models, evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from lmscale.mesh import constrain, sharding, tree_shardings
@@ -27,7 +28,9 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Per step of a call, [K]: training loss in nats per token, and the gradient's norm before clipping."""
+    """Per step of a call, [K] (of a stack [R, K]): training loss in nats per token, and the gradient's norm before
+    clipping.
+    """
 
     loss_nats: Array
     grad_norm: Array
@@ -41,14 +44,19 @@ def compute_dtype(wanted: str, platform: str) -> Any:
 
 
 class Step:
-    """Compiled functions of one trajectory on one mesh.
+    """Compiled functions of one shape on one mesh, compiled when they are first called.
 
-    Schedules are inputs: every run of the trajectory, trunk or cooldown, uses the same two compiled programs.
+    Seeds, rates and schedules are inputs: every trajectory of the same `program` (lmscale.plan), and every run of it,
+    trunk or cooldown, uses the same ones. `advance` trains one model, `advance_stack` trains `replicas` of them: R
+    states, windows [R, K, B, S+1] and rates [R, K], and one count.
     """
 
-    def __init__(self, trajectory: Trajectory, mesh: Mesh, *, microbatches: int, steps_per_dispatch: int):
+    def __init__(
+        self, trajectory: Trajectory, mesh: Mesh, *, microbatches: int, steps_per_dispatch: int, replicas: int = 1
+    ):
         h = trajectory.hyperparameters
-        self.trajectory, self.mesh, self.steps_per_dispatch = trajectory, mesh, steps_per_dispatch
+        self.mesh, self.steps_per_dispatch, self.replicas = mesh, steps_per_dispatch, replicas
+        self.sequence = h.sequence
         self.dtype = compute_dtype(h.compute_dtype, mesh.devices.flat[0].platform)
         self.microbatches = microbatches
         self.model = build(trajectory.family, trajectory.shape, mesh, self.dtype)
@@ -70,6 +78,19 @@ class Step:
             in_shardings=(self.state_shardings, self.tokens_sharding, replicated, replicated),
             out_shardings=(self.state_shardings, replicated),
         )
+        stacked = jax.tree.map(_stacked, self.state_shardings)
+        self.stack_tokens_sharding = _stacked(self.tokens_sharding)
+        self.advance_stack = jax.jit(
+            jax.vmap(self._advance, in_axes=(0, 0, 0, None)),
+            donate_argnums=0,
+            in_shardings=(stacked, self.stack_tokens_sharding, replicated, replicated),
+            out_shardings=(stacked, replicated),
+        )
+        self.stack = jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=stacked)
+        self.unstack = jax.jit(
+            lambda states, r: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, r, keepdims=False), states),
+            out_shardings=self.state_shardings,
+        )
         rows = sharding(mesh, "batch", None)
         self.window_losses = jax.jit(
             self._window_losses,
@@ -77,12 +98,12 @@ class Step:
             out_shardings=sharding(mesh, "batch"),
         )
 
-    def init(self) -> State:
-        """The initial state, made on the mesh. Depends on the seed alone, not on the mesh."""
-        return self.make_state(jax.random.key(self.trajectory.seed))
+    def init(self, seed: int = 0) -> State:
+        """The initial state of one model, made on the mesh. Depends on the seed alone, not on the mesh."""
+        return self.make_state(jax.random.key(seed))
 
     def _init(self, key: Array) -> State:
-        params = self.model.init(key, jnp.zeros((1, self.trajectory.hyperparameters.sequence), jnp.int32))["params"]
+        params = self.model.init(key, jnp.zeros((1, self.sequence), jnp.int32))["params"]
         return State(params, self.optimizer.init(params))
 
     def apply(self, params: Any, inputs: Int[Array, "B S"]) -> Float[Array, "B S V"]:
@@ -131,6 +152,45 @@ class Step:
         return jnp.sum(cross_entropy(self.apply(params, example.inputs), example.targets) * example.weights, axis=-1)
 
     def put(self, windows: np.ndarray) -> Array:
-        """Windows [k <= K, B, S+1] on the mesh, padded to K."""
-        missing = self.steps_per_dispatch - len(windows)
-        return jax.device_put(np.pad(windows, ((0, missing), (0, 0), (0, 0))), self.tokens_sharding)
+        """Windows [k <= K, B, S+1], or of a stack [R, k <= K, B, S+1], on the mesh, padded to K."""
+        padding = [(0, 0)] * windows.ndim
+        padding[-3] = (0, self.steps_per_dispatch - windows.shape[-3])
+        where = self.tokens_sharding if windows.ndim == 3 else self.stack_tokens_sharding
+        return jax.device_put(np.pad(windows, padding), where)
+
+
+def _stacked(one: NamedSharding) -> NamedSharding:
+    """The sharding of a stack: its leading axis, the replicas, is not split."""
+    return NamedSharding(one.mesh, PartitionSpec(None, *one.spec))
+
+
+class Together:
+    """One or several models of a shape, trained step by step together.
+
+    One is trained by the plain program. Fewer than the program of several takes are filled up with copies of the last,
+    which nobody reads.
+    """
+
+    def __init__(self, step: Step, states: Sequence[State]):
+        self.step, self.count = step, len(states)
+        self.filling = step.replicas - self.count if self.count > 1 else 0
+        self.state = states[0] if self.count == 1 else step.stack([*states, *[states[-1]] * self.filling])
+
+    def advance(self, windows: Sequence[np.ndarray], rates: Sequence[np.ndarray], count: int) -> Metrics:
+        """`count` (at most K) steps of each: for each model windows [count, B, S+1] and rates [count].
+
+        Returns the metrics, [K], or [R, K] with those of model r in row r.
+        """
+        last = (0, self.step.steps_per_dispatch - count)
+        if self.count == 1:
+            batch, factors = self.step.put(windows[0]), np.pad(rates[0], last)
+            self.state, metrics = self.step.advance(self.state, batch, factors, np.int32(count))
+        else:
+            every = [*range(self.count), *[self.count - 1] * self.filling]
+            batches, factors = np.stack([windows[r] for r in every]), np.stack([np.pad(rates[r], last) for r in every])
+            self.state, metrics = self.step.advance_stack(self.state, self.step.put(batches), factors, np.int32(count))
+        return metrics
+
+    def model(self, r: int) -> State:
+        """The state of model r as it would be if it were trained alone."""
+        return self.state if self.count == 1 else self.step.unstack(self.state, np.int32(r))

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.errors import InputError
-from lmscale import INTERRUPTED, USER_ERROR
+from lmscale import INTERRUPTED, STARTED, USER_ERROR
 from lmscale.assemble import Assembly
 from lmscale.executors.local import Event, default_workers, run_workers
 from lmscale.plan import cost
 from lmscale.progress import Display, done_line, make_display
 from lmscale.records import Workspace
+from lmscale.replicas import make_stacks
 
 
 @dataclass(kw_only=True)
@@ -42,12 +43,13 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
     pending = [(t, run) for t in assembly.plan for run in t.runs if workspace.record(run.id) is None]
     outcome = Outcome(skipped=sum(len(t.runs) for t in assembly.plan) - len(pending))
     if pending:
-        trajectories = len({t.id for t, _ in pending})
-        count = workers or default_workers(trajectories, assembly.study.mesh.devices)
+        trajectories = {t.id: t for t, _ in pending}
+        stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=False)
+        count = workers or default_workers(len(stacks), assembly.study.mesh.devices)
         costs = {run.id: cost(t, run) for t, run in pending}
         with make_display(sum(costs.values()), count) as display, _signals() as asked:
             meter = Meter(display, workspace, outcome, costs)
-            display.say(f"{len(pending)} runs to train, {trajectories} trajectories, {count} workers")
+            display.say(f"{len(pending)} runs to train, {len(trajectories)} trajectories, {count} workers")
             for event in run_workers(arguments, count, lambda: len(asked)):
                 meter.take(event)
         outcome.interrupted = bool(asked)
@@ -67,6 +69,7 @@ class Meter:
     costs: dict[str, float]  # FLOPs that each pending run adds
     finished: float = 0.0
     current: dict[str, float] = field(default_factory=dict)  # FLOPs spent on runs under way
+    stepped: bool = False  # a worker has made its first step
 
     def take(self, event: Event) -> None:
         message = event.message
@@ -90,7 +93,11 @@ class Meter:
             self.workspace.export()
         else:
             self.outcome.diverged += message.get("runs", 0)
-            self.display.say(message["line"])
+            if "line" in message:
+                self.display.say(message["line"])
+            if message["event"] == "start" and not self.stepped:
+                self.stepped = True
+                self.display.say(f"first step {time.monotonic() - STARTED:.1f} s after the command")
 
     def _ended(self, event: Event) -> None:
         last = event.stderr.strip().splitlines()[-1:] or ["it said nothing"]

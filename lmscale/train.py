@@ -1,223 +1,197 @@
-"""The training loop: one trajectory, trunk and cooldowns, resumed wherever it stopped.
-
-Where training goes on from, in this order: the run's own cooldown checkpoint; the trunk as it stands in memory; the
-newest trunk checkpoint not beyond the run's branch point; the initial state of the seed.
-"""
+"""The training loop: one trajectory, or several of one program in lockstep; trunk, cooldowns, evaluation, record."""
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from lmscale import __version__
 from lmscale.checkpoint import Checkpoints
-from lmscale.data.loader import EvaluationSet, Loader
+from lmscale.compilation import programs
 from lmscale.evaluate import Evaluation, evaluate
-from lmscale.optim import learning_rates
-from lmscale.plan import Run, Trajectory
-from lmscale.records import Curve, Workspace, write_json
-from lmscale.step import State, Step
-from lmscale.typed import check
+from lmscale.lanes import Lane, Progress, Start, Training, begin, branch_off, resume_cooldown, resume_trunk
+from lmscale.plan import Run
+from lmscale.records import write_json
+from lmscale.step import Metrics, Together
 
 
 class Interrupted(Exception):
     """The user or the machine asked to stop; the state has been saved."""
 
 
-class Diverged(Exception):
-    """A loss is no longer finite; nothing of it has been saved. `lost` are the runs that cannot be had any more."""
+def train(*replicas: Training) -> None:
+    """Brings every run of the trajectories to its record. Raises Interrupted.
 
-    def __init__(self, message: str, lost: list[Run]):
-        super().__init__(message)
-        self.lost = lost
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What the loop reports after each call of the compiled program."""
-
-    run: Run
-    phase: str  # "trunk" or "cooldown"
-    steps: int  # trained in this call
-    train_loss_nats: float
-    tokens_per_second: float
-
-
-@dataclass(kw_only=True)
-class Training:
-    """What the loop works with, and the hooks through which it talks to the sweep."""
-
-    trajectory: Trajectory
-    step: Step
-    loader: Loader
-    held_out: EvaluationSet
-    workspace: Workspace
-    mesh: str
-    checkpoint_seconds: float
-    report: Callable[[Progress], None]
-    done: Callable[[Run, dict], None]  # a run has its record
-    stop: Callable[[], bool]
-    say: Callable[[str], None]
-    step_seconds: list[float] = field(default_factory=list)  # of each call of the compiled program
-    ended: float = 0.0  # when the last call was seen to be done
-
-
-def train(t: Training) -> None:
-    """Brings every run of the trajectory to its record. Raises Interrupted or Diverged."""
-    folder = t.workspace.trajectory(t.trajectory.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    begin(t, folder / "trajectory.json")
-    trunk = Checkpoints(folder / "checkpoints", t.say)
-    curve = Curve(folder / "trunk.jsonl")
-    pending = [run for run in t.trajectory.runs if t.workspace.record(run.id) is None]
-    position, state = -1, None  # the trunk in memory
-    for run in sorted(pending, key=lambda run: run.branch_step):
-        own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say)
-        resumed = own.restore_latest(t.step.abstract_state, run.steps)
-        if resumed is None:
-            if state is None or position > run.branch_step:
-                position, state = resume_trunk(t, trunk, curve, run.branch_step)
-            if position < run.branch_step:
-                state = advance(t, run, state, position, run.branch_step, trunk, curve, decay=False)
-                position = run.branch_step
-            if position > 0 and position not in trunk.steps(kept=True):
-                trunk.save(position, state, keep=True)  # a larger token count, or another run, goes on from here
-                trunk.prune(position)
-            resumed = position, state
-            state = None  # its buffers are given to the cooldown; the trunk comes back from its checkpoint
-        finish(t, run, own, *resumed)
-
-
-def begin(t: Training, path: Path) -> None:
-    """Notes what the trajectory is. Raises InputError where it was begun in another arithmetic: `auto` differs between
-    CPUs and accelerators, and one curve must not change from one to the other.
+    Several are trained in lockstep, each with the files it would have alone; they share a program and run lengths
+    (`lmscale.replicas`). One that diverges leaves the others.
     """
-    dtype = str(t.step.dtype)
-    begun = json.loads(path.read_text())["compute_dtype"] if path.exists() else dtype
-    check(
-        begun == dtype,
-        "recipe.compute_dtype",
-        t.trajectory.hyperparameters.compute_dtype,
-        f"is {dtype} here, but {t.trajectory.id} was begun in {begun}; go on where it was begun, or pass --out DIR",
-    )
-    write_json(path, {"id": t.trajectory.id, "compute_dtype": dtype, **t.trajectory.identity})
+    for t in replicas:
+        begin(t)
+    for runs in zip(*(sorted(t.trajectory.runs, key=lambda run: run.branch_step) for t in replicas), strict=True):
+        pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if t.workspace.record(run.id) is None]
+        cooling = [lane for t, run in pending if (lane := resume_cooldown(t, run)) is not None]
+        resumed = [lane.run for lane in cooling]
+        trunk = [resume_trunk(t, run) for t, run in pending if run not in resumed]
+        advance(trunk, runs[0].branch_step)
+        cooling += [branch_off(lane) for lane in trunk if not lane.lost]
+        advance(cooling, runs[0].steps)
+        for lane in cooling:
+            if not lane.lost:
+                finish(lane)
 
 
-def resume_trunk(t: Training, trunk: Checkpoints, curve: Curve, at_most: int) -> tuple[int, State]:
-    """The trunk as far as it is on disk, not beyond `at_most`; its curve keeps what later runs still share."""
-    found = trunk.restore_latest(t.step.abstract_state, at_most) or (0, t.step.init())
-    if not any(step > found[0] for step in trunk.steps()):
-        curve.truncate(found[0])
-    return found
+def advance(lanes: Sequence[Lane], stop: int) -> None:
+    """Trains lanes to step `stop`. Interrupted ones need not stand at one step: those behind go first, until they
+    reach the next.
+    """
+    while behind := [lane for lane in lanes if not lane.lost and lane.step < stop]:
+        start = min(lane.step for lane in behind)
+        ahead = [lane.step for lane in behind if lane.step > start]
+        march([lane for lane in behind if lane.step == start], min([stop, *ahead]))
 
 
-def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) -> None:
-    """Cooldown, evaluation and record of one run, from its branch point or from its own checkpoint."""
-    folder = t.workspace.run(run.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    curve = Curve(folder / "curve.jsonl")
-    curve.truncate(start if start > run.branch_step else -1)
-    state = advance(t, run, state, start, run.steps, own, curve, decay=True)
-    result = evaluate(t.step.window_losses, state.params, t.held_out, t.step.row_devices)
-    if not math.isfinite(result.loss_nats):
-        raise Diverged(f"held-out loss {result.loss_nats} after step {run.steps}", [run])
-    final = Checkpoints(folder / "final", t.say)
-    final.remove()
-    final.save(run.steps, {"params": state.params}, keep=True)
-    made = record(t, run, result)
-    write_json(folder / "record.json", made)
-    own.remove()
-    t.done(run, made["row"])
-
-
-def advance(
-    t: Training, run: Run, state: State, start: int, stop: int, checkpoints: Checkpoints, curve: Curve, *, decay: bool
-) -> State:
-    """Trains from step `start` to `stop`, a call of the compiled program at a time.
+def march(lanes: Sequence[Lane], stop: int) -> None:
+    """Trains lanes that stand at one step to step `stop`, a call of the compiled program at a time.
 
     Calls end at multiples of steps_per_dispatch, wherever training resumed, so curves do not depend on interruptions.
     Metrics are read one call late, so that the device never waits for the host.
     """
-    h = t.trajectory.hyperparameters
-    length = run.steps if decay or h.schedule == "cosine" else None
-    saved_at = time.monotonic()
-    waiting: _Call | None = None
-    step = start
-    while step < stop:
+    t, step = lanes[0].training, lanes[0].step
+    together = Together(t.step, [lane.state for lane in lanes if lane.state is not None])
+    for lane in lanes:
+        lane.state, lane.training.replicas = None, len(lanes)
+    saved_at, ended = time.monotonic(), 0.0
+    waiting: Call | None = None
+    while step < stop and not all(lane.lost for lane in lanes):
         end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
-        rates = learning_rates(h, step, end, steps=length, branch_step=run.branch_step)
-        windows = np.stack([t.loader.windows(s) for s in range(step, end)])
-        count = end - step
-        rates = np.pad(rates, (0, t.step.steps_per_dispatch - count))
-        state, metrics = t.step.advance(state, t.step.put(windows), rates, np.int32(count))
+        call = dispatch(lanes, together, step, end)
         if waiting is not None:
-            _account(t, run, curve, waiting)
-        waiting = _Call(end, count, "cooldown" if decay else "trunk", metrics)
-        step = end
+            ended = account(lanes, waiting, ended)
+        waiting, step = call, end
         stopping = t.stop()
         if step < stop and (stopping or time.monotonic() - saved_at > t.checkpoint_seconds):
-            _account(t, run, curve, waiting)  # the loss is seen to be finite before it is saved
+            ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
-            checkpoints.save(step, state, keep=False)
-            checkpoints.prune(step)
+            save(lanes, together, step)
             saved_at = time.monotonic()
         if stopping and step < stop:
             raise Interrupted
     if waiting is not None:
-        _account(t, run, curve, waiting)
-    return state
+        account(lanes, waiting, ended)
+    for r, lane in enumerate(lanes):
+        lane.step, lane.state = stop, None if lane.lost else together.model(r)
 
 
 @dataclass
-class _Call:
+class Call:
     """A dispatched call whose metrics have not been read yet."""
 
     step: int
     count: int
-    phase: str
-    metrics: Any
+    metrics: Metrics
     dispatched: float = field(default_factory=time.monotonic)
 
 
-def _account(t: Training, run: Run, curve: Curve, call: _Call) -> None:
-    """Waits for a call, appends its line to the curve and reports. Raises Diverged on a loss that is not finite."""
-    losses = np.asarray(call.metrics.loss_nats)[: call.count].astype(np.float64)
-    norms = np.asarray(call.metrics.grad_norm)[: call.count].astype(np.float64)
-    if not np.isfinite(losses).all() or not np.isfinite(norms).all():
-        first = call.step - call.count + int(np.argmin(np.isfinite(losses) & np.isfinite(norms)))
-        lost = [run] if call.phase == "cooldown" else [r for r in t.trajectory.runs if r.branch_step >= run.branch_step]
-        raise Diverged(f"training loss or gradient not finite at step {first}", lost)
+def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -> Call:
+    """Calls the compiled program for the steps start .. stop-1; of a trajectory's first call, says how long it took."""
+    before = programs()
+    windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
+    metrics = together.advance(windows, rates, stop - start)
+    if new := [lane.training for lane in lanes if lane.training.start is None]:
+        start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
+        for t in new:
+            t.start = start_up
+        new[0].started(start_up)  # once for all that are trained together
+    return Call(stop, stop - start, metrics)
+
+
+def account(lanes: Sequence[Lane], call: Call, ended: float) -> float:
+    """Waits for a call, notes it in every curve and reports it; a lane whose loss is not finite is lost.
+
+    `ended` is when the call before was seen to be done; returns when this one was.
+    """
+    losses, norms = (np.atleast_2d(np.asarray(x))[:, : call.count].astype(np.float64) for x in call.metrics)
     now = time.monotonic()
-    seconds = (now - max(call.dispatched, t.ended)) / call.count
-    t.ended = now
-    t.step_seconds.append(seconds)
-    h = t.trajectory.hyperparameters
-    curve.append(
+    alive = [r for r, lane in enumerate(lanes) if not lane.lost]
+    seconds = (now - max(call.dispatched, ended)) / call.count / max(1, len(alive))
+    for r in alive:
+        finite = np.isfinite(losses[r]) & np.isfinite(norms[r])
+        if finite.all():
+            note(lanes[r], call, losses[r].mean(), norms[r].mean(), seconds)
+        else:
+            step = call.step - call.count + int(np.argmin(finite))
+            lose(lanes[r], f"training loss or gradient not finite at step {step}")
+    return now
+
+
+def note(lane: Lane, call: Call, loss_nats: float, grad_norm: float, step_seconds: float) -> None:
+    """A call's line in the curve of a lane, and its report. Means over the steps of the call."""
+    t, batch_tokens = lane.training, lane.training.trajectory.hyperparameters.batch_tokens
+    t.step_seconds.append(step_seconds)
+    lane.curve.append(
         {
             "step": call.step,
-            "tokens": call.step * h.batch_tokens,
-            "train_loss_nats": float(losses.mean()),
-            "grad_norm": float(norms.mean()),
+            "tokens": call.step * batch_tokens,
+            "train_loss_nats": float(loss_nats),
+            "grad_norm": float(grad_norm),
         }
     )
     t.report(
         Progress(
-            run=run,
-            phase=call.phase,
+            run=lane.run,
+            phase=lane.phase,
             steps=call.count,
-            train_loss_nats=float(losses.mean()),
-            tokens_per_second=h.batch_tokens / seconds,
+            train_loss_nats=float(loss_nats),
+            tokens_per_second=batch_tokens / step_seconds,
         )
     )
+
+
+def save(lanes: Sequence[Lane], together: Together, step: int) -> None:
+    """A checkpoint of every lane, as if each were trained alone; only then are those before removed."""
+    alive = [(r, lane) for r, lane in enumerate(lanes) if not lane.lost]
+    for r, lane in alive:
+        lane.checkpoints.save(step, together.model(r), keep=False)
+    for _, lane in alive:
+        lane.checkpoints.prune(step)
+
+
+def finish(lane: Lane) -> None:
+    """Evaluation and record of a run that has come to its last step."""
+    t, run = lane.training, lane.run
+    folder = t.workspace.run(run.id)
+    assert lane.state is not None
+    params, lane.state = lane.state.params, None
+    result = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
+    if not math.isfinite(result.loss_nats):
+        lose(lane, f"held-out loss {result.loss_nats} after step {run.steps}")
+        return
+    final = Checkpoints(folder / "final", t.say)
+    final.remove()
+    final.save(run.steps, {"params": params}, keep=True)
+    made = record(t, run, result)
+    write_json(folder / "record.json", made)
+    lane.checkpoints.remove()
+    t.done(run, made["row"])
+
+
+def lose(lane: Lane, why: str) -> None:
+    """Records a run that diverged, and those beyond it if it is the trunk that did. Nothing of it has been saved."""
+    t = lane.training
+    beyond = [run for run in t.trajectory.runs if run.branch_step >= lane.run.branch_step]
+    lost = [run for run in ([lane.run] if lane.phase == "cooldown" else beyond) if t.workspace.record(run.id) is None]
+    for run in lost:
+        folder = t.workspace.run(run.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "record.json", record(t, run, None))
+    lane.lost = True
+    t.diverged(why, lost)
 
 
 def record(t: Training, run: Run, result: Evaluation | None) -> dict:
@@ -272,6 +246,8 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "compute_dtype": str(t.step.dtype),
         "microbatches": t.step.microbatches,
         "steps_per_dispatch": t.step.steps_per_dispatch,
+        "replicas": t.replicas,
+        "start": asdict(t.start) if t.start else None,
         "versions": {"lmscale": __version__, "jax": jax.__version__, "python": platform.python_version()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -1,4 +1,4 @@
-"""Works on a study in this process: takes one trajectory after another that nobody else has, the largest first.
+"""Works on a study in this process: takes what nobody else has, a trajectory or a stack of them, the largest first.
 
 This is `lmscale run`. A sweep starts several; any number may work on one results folder, for each trajectory is locked
 by the process that trains it.
@@ -11,17 +11,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
+from lmscale import STARTED
 from lmscale.assemble import Assembly
+from lmscale.compilation import use_cache
+from lmscale.lanes import Progress, Start, Training
 from lmscale.mesh import make_mesh
-from lmscale.plan import Trajectory, largest_first
+from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
-from lmscale.records import Workspace, write_json
+from lmscale.records import Workspace
+from lmscale.replicas import Stack, make_stacks
 from lmscale.step import Step
-from lmscale.train import Diverged, Interrupted, Progress, Training, record, train
+from lmscale.train import Interrupted, train
 
 
 def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
@@ -30,48 +36,91 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
     """
     study = assembly.study
-    mesh = make_mesh(study.mesh)
     workspace = Workspace(out, study.name)
     workspace.create()
     stop = Stop()
     tell = stop.tell_sweep if events else _tell_person
-    for trajectory in largest_first(assembly.plan):
+    use_cache(lambda line: tell({"event": "say", "line": line}))
+    mesh = make_mesh(study.mesh)
+    steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
+    make = partial(_training, assembly, workspace, stop, tell)
+    began = STARTED
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=mesh.devices.flat[0].platform != "cpu")
+    for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
         if stop.requested:
             return True
-        with _lock(workspace.trajectory(trajectory.id)) as owned:
-            pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
-            if not owned or not pending:
+        with ExitStack() as locks:
+            mine = _take(stack, workspace, locks, leavings)
+            pending = [t for t in mine if any(workspace.record(run.id) is None for run in t.runs)]
+            if not pending:
                 continue
-            training = Training(
-                trajectory=trajectory,
-                step=Step(
-                    trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch
-                ),
-                loader=assembly.loader(trajectory),
-                held_out=assembly.held_out,
-                workspace=workspace,
-                mesh=str(study.mesh),
-                checkpoint_seconds=study.checkpoint_seconds,
-                report=lambda p, trajectory=trajectory: tell(_progress(trajectory, p)),
-                done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
-                stop=lambda: stop.requested,
-                say=lambda line: tell({"event": "say", "line": line}),
-            )
+            key = (pending[0].program, stack.width)
+            if key not in steps:
+                steps[key] = Step(
+                    pending[0],
+                    mesh,
+                    microbatches=study.microbatches,
+                    steps_per_dispatch=study.steps_per_dispatch,
+                    replicas=stack.width,
+                )
             try:
-                for error in _divergences(training):
-                    line = f"{trajectory.id}: diverged, {error}; {len(error.lost)} runs are left out of fits"
-                    tell({"event": "diverged", "runs": len(error.lost), "line": line})
+                train(*(make(t, steps[key], len(pending), began) for t in pending))
             except Interrupted:
                 return True
+            began = time.monotonic()
     return False
 
 
-def _progress(trajectory: Trajectory, p: Progress) -> dict:
+def _training(
+    assembly: Assembly,
+    workspace: Workspace,
+    stop: Stop,
+    tell: Callable[[dict], None],
+    trajectory: Trajectory,
+    step: Step,
+    together: int,
+    began: float,
+) -> Training:
+    """A trajectory with all that the loop wants; `together` are trained in one step."""
+
+    def diverged(why: str, lost: list[Run]) -> None:
+        line = f"{trajectory.id}: diverged, {why}; {len(lost)} runs are left out of fits"
+        tell({"event": "diverged", "runs": len(lost), "line": line})
+
+    return Training(
+        trajectory=trajectory,
+        step=step,
+        loader=assembly.loader(trajectory),
+        held_out=assembly.held_out,
+        workspace=workspace,
+        mesh=str(assembly.study.mesh),
+        checkpoint_seconds=assembly.study.checkpoint_seconds,
+        began=began,
+        started=lambda start: tell(_start(trajectory, start)),
+        report=lambda p: tell(_progress(trajectory, p, together)),
+        done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
+        diverged=diverged,
+        stop=lambda: stop.requested,
+        say=lambda line: tell({"event": "say", "line": line}),
+    )
+
+
+def _start(trajectory: Trajectory, start: Start) -> dict:
+    """The first step of a trajectory; worth a line where its program was not in this process before."""
+    message = {"event": "start", "trajectory": trajectory.id}
+    if start.program == "ready":
+        return message
+    how = {"compiled": "compiled", "cached": "read from the cache"}[start.program]
+    return message | {"line": f"{trajectory.shape}: first step after {start.seconds:.1f} s, program {how}"}
+
+
+def _progress(trajectory: Trajectory, p: Progress, together: int) -> dict:
     h, shape = trajectory.hyperparameters, trajectory.shape
+    of = f", one of {together}" if together > 1 else ""
     return {
         "event": "progress",
         "run": p.run.id,
-        "label": f"{shape} to {p.run.tokens / 1e6:.2f} M tokens, {p.phase}",
+        "label": f"{shape} to {p.run.tokens / 1e6:.2f} M tokens, {p.phase}{of}",
         "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
         "loss_nats": p.train_loss_nats,
         "tokens_per_second": p.tokens_per_second,
@@ -83,20 +132,6 @@ def _tell_person(message: dict) -> None:
         print(done_line(message["row"]), flush=True)
     elif "line" in message:
         print(message["line"], flush=True)
-
-
-def _divergences(training: Training) -> Iterator[Diverged]:
-    """Trains until every run has its record, yielding each divergence once the runs it cost are recorded as such."""
-    while True:
-        try:
-            train(training)
-            return
-        except Diverged as error:
-            for run in error.lost:
-                folder = training.workspace.run(run.id)
-                folder.mkdir(exist_ok=True)
-                write_json(folder / "record.json", record(training, run, None))
-            yield error
 
 
 class Stop:
@@ -119,6 +154,19 @@ class Stop:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.requested = True
+
+
+def _take(stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool) -> list[Trajectory]:
+    """The members of a stack that nobody else has. One whose first member another process has is left to it at first,
+    lest two that start together split it; later `leavings` are taken.
+    """
+    mine: list[Trajectory] = []
+    for trajectory in stack.members:
+        if locks.enter_context(_lock(workspace.trajectory(trajectory.id))):
+            mine.append(trajectory)
+        elif not mine and not leavings:
+            break
+    return mine
 
 
 @contextmanager

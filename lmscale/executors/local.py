@@ -22,12 +22,14 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")  # N
 STDERR_LINES = 20  # of each worker, kept to say why it failed
 
 
-def default_workers(trajectories: int, devices: int) -> int:
-    """A worker a core on a machine without accelerators; one worker where a mesh or an accelerator takes it all."""
+def default_workers(stacks: int, devices: int) -> int:
+    """A worker a core on a machine without accelerators; one worker where a mesh or an accelerator takes it all.
+    `stacks` are the pieces into which the work falls.
+    """
     has_accelerator = os.environ.get("JAX_PLATFORMS") != "cpu" and any(Path(p).exists() for p in ACCELERATORS)
     if devices > 1 or has_accelerator:
         return 1
-    return max(1, min(cores(), trajectories))
+    return max(1, min(cores(), stacks))
 
 
 def pin(process: int, worker: int, workers: int) -> None:

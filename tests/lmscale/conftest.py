@@ -10,10 +10,10 @@ from lmscale.assemble import Assembly, from_shards
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
+from lmscale.lanes import Training
 from lmscale.mesh import make_mesh
 from lmscale.records import Workspace
 from lmscale.step import Step
-from lmscale.train import Training
 
 VOCAB = 32
 
@@ -77,6 +77,7 @@ def make_training(tmp_path) -> Callable[..., Training]:
             make_mesh(study.mesh),
             microbatches=study.microbatches,
             steps_per_dispatch=study.steps_per_dispatch,
+            replicas=study.replicas or 1,
         )
         return Training(
             trajectory=trajectory,
@@ -88,6 +89,7 @@ def make_training(tmp_path) -> Callable[..., Training]:
             checkpoint_seconds=settings.get("checkpoint_seconds", 1e9),
             report=settings.get("report", lambda progress: None),
             done=settings.get("done", lambda run, row: None),
+            diverged=settings.get("diverged", lambda why, runs: None),
             stop=stop,
             say=settings.get("say", print),
         )

@@ -6,7 +6,8 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale.config import MeshConfig, PowerRule, Size
-from lmscale.plan import cost, largest_first
+from lmscale.plan import cost
+from lmscale.replicas import make_stacks
 from lmscale.shapes import Shape
 
 
@@ -66,7 +67,7 @@ def test_the_compute_cap_leaves_cells_out(make_assembly):
     cap = everything[1].shape.flops_6nd(3000)
     capped = make_assembly(sizes=sizes, flops_max=cap).plan
     assert [len(t.runs) for t in capped] == [2, 1]
-    assert [t.shape.width for t in largest_first(capped)] == [64, 16]
+    assert [s.members[0].shape.width for s in make_stacks(capped, None, accelerator=False)] == [64, 16]
     with pytest.raises(InputError, match="leaves out every cell"):
         make_assembly(flops_max=1.0)
 

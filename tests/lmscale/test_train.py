@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import PowerRule
+from lmscale.lanes import Training
 from lmscale.optim import learning_rates
 from lmscale.records import Curve
-from lmscale.train import Diverged, Interrupted, Training, train
+from lmscale.train import Interrupted, train
 
 
 class Stop:
@@ -47,7 +49,7 @@ def trunk_curve(t: Training) -> str:
 
 @pytest.fixture(scope="module")
 def step_cache():
-    """One compiled step per trajectory and mesh: these tests train the same small model many times."""
+    """One compiled step per program and mesh: these tests train the same small model many times."""
     return {}
 
 
@@ -55,7 +57,7 @@ def step_cache():
 def training(make_training, tmp_path, step_cache):
     def make(assembly, name="out", **settings):
         t = make_training(assembly, out=tmp_path / name, **settings)
-        t.step = step_cache.setdefault((t.trajectory.id, t.mesh), t.step)
+        t.step = step_cache.setdefault((t.trajectory.program, t.mesh), t.step)
         return t
 
     return make
@@ -150,10 +152,19 @@ def test_a_damaged_checkpoint_is_set_aside(make_assembly, training):
 
 
 def test_divergence_is_named_and_never_saved(make_assembly, training):
-    t = training(make_assembly(recipe={"learning_rate": PowerRule(value=1e38)}), "diverged", checkpoint_seconds=0.0)
-    with pytest.raises(Diverged, match=r"not finite at step [12]"):
-        train(t)
+    lost = []
+    t = training(
+        make_assembly(recipe={"learning_rate": PowerRule(value=1e38)}),
+        "diverged",
+        checkpoint_seconds=0.0,
+        diverged=lambda why, runs: lost.append((why, runs)),
+    )
+    train(t)
+    ((why, runs),) = lost
+    assert re.search(r"not finite at step [12]$", why)
+    assert runs == list(t.trajectory.runs)
     assert Checkpoints(t.workspace.trajectory(t.trajectory.id) / "checkpoints").steps() == []
+    assert [t.workspace.record(run.id)["row"]["status"] for run in runs] == ["diverged", "diverged"]
 
 
 def test_cosine_runs_are_trajectories_of_their_own(make_assembly, training):

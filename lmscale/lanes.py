@@ -1,0 +1,144 @@
+"""Trajectories on their way: what one is trained with, where it stands, and how it comes back from disk.
+
+Where training goes on from, in this order: the run's own cooldown checkpoint; the newest trunk checkpoint not beyond
+the run's branch point; the initial state of the seed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from lmscale.checkpoint import Checkpoints
+from lmscale.compilation import Origin
+from lmscale.data.loader import EvaluationSet, Loader
+from lmscale.optim import learning_rates
+from lmscale.plan import Run, Trajectory
+from lmscale.records import Curve, Workspace, write_json
+from lmscale.step import State, Step
+from lmscale.typed import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What the loop reports of a run after each call of the compiled program."""
+
+    run: Run
+    phase: str  # "trunk" or "cooldown"
+    steps: int  # trained in this call
+    train_loss_nats: float
+    tokens_per_second: float  # of all the models trained together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """How a trajectory came to its first step in this process."""
+
+    seconds: float  # from the start of the process, or the end of the trajectories before
+    program: Origin
+
+
+@dataclass(kw_only=True)
+class Training:
+    """What the loop works with for one trajectory, and the hooks through which it talks to the sweep."""
+
+    trajectory: Trajectory
+    step: Step  # the same for all that are trained together
+    loader: Loader
+    held_out: EvaluationSet
+    workspace: Workspace
+    mesh: str
+    checkpoint_seconds: float
+    report: Callable[[Progress], None]
+    done: Callable[[Run, dict], None]  # a run has its record
+    diverged: Callable[[str, list[Run]], None]  # why, and the runs that cannot be had any more; they have their records
+    stop: Callable[[], bool]
+    say: Callable[[str], None]
+    started: Callable[[Start], None] = lambda start: None
+    began: float = field(default_factory=time.monotonic)  # when the time to the first step begins to count
+    start: Start | None = None
+    replicas: int = 0  # trained together in the last call
+    step_seconds: list[float] = field(default_factory=list)  # of each call: wall time of a step, shared out to replicas
+
+
+@dataclass(kw_only=True)
+class Lane:
+    """One trajectory on its way along the trunk, or down a cooldown, to one run."""
+
+    training: Training
+    run: Run
+    phase: Literal["trunk", "cooldown"]
+    step: int
+    state: State | None  # None while it is trained, and once it is lost
+    checkpoints: Checkpoints
+    curve: Curve
+    lost: bool = False  # diverged
+
+    def windows(self, start: int, stop: int) -> np.ndarray:
+        return np.stack([self.training.loader.windows(step) for step in range(start, stop)])
+
+    def rates(self, start: int, stop: int) -> np.ndarray:
+        h = self.training.trajectory.hyperparameters
+        length = self.run.steps if self.phase == "cooldown" or h.schedule == "cosine" else None
+        return learning_rates(h, start, stop, steps=length, branch_step=self.run.branch_step)
+
+
+def begin(t: Training) -> None:
+    """Notes what the trajectory is. Raises InputError where it was begun in another arithmetic: `auto` differs between
+    CPUs and accelerators, and one curve must not change from one to the other.
+    """
+    folder = t.workspace.trajectory(t.trajectory.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "trajectory.json"
+    dtype = str(t.step.dtype)
+    begun = json.loads(path.read_text())["compute_dtype"] if path.exists() else dtype
+    check(
+        begun == dtype,
+        "recipe.compute_dtype",
+        t.trajectory.hyperparameters.compute_dtype,
+        f"is {dtype} here, but {t.trajectory.id} was begun in {begun}; go on where it was begun, or pass --out DIR",
+    )
+    write_json(path, {"id": t.trajectory.id, "compute_dtype": dtype, **t.trajectory.identity})
+
+
+def resume_cooldown(t: Training, run: Run) -> Lane | None:
+    """The run's cooldown as far as it is on disk, if it has been begun."""
+    own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say)
+    found = own.restore_latest(t.step.abstract_state, run.steps)
+    if found is None:
+        return None
+    curve = Curve(t.workspace.run(run.id) / "curve.jsonl")
+    curve.truncate(found[0])
+    return Lane(training=t, run=run, phase="cooldown", step=found[0], state=found[1], checkpoints=own, curve=curve)
+
+
+def resume_trunk(t: Training, run: Run) -> Lane:
+    """The trunk as far as it is on disk, not beyond the run's branch; its curve keeps what later runs still share."""
+    folder = t.workspace.trajectory(t.trajectory.id)
+    trunk, curve = Checkpoints(folder / "checkpoints", t.say), Curve(folder / "trunk.jsonl")
+    found = trunk.restore_latest(t.step.abstract_state, run.branch_step)
+    step, state = found or (0, t.step.init(t.trajectory.seed))
+    if not any(later > step for later in trunk.steps()):
+        curve.truncate(step)
+    return Lane(training=t, run=run, phase="trunk", step=step, state=state, checkpoints=trunk, curve=curve)
+
+
+def branch_off(trunk: Lane) -> Lane:
+    """The cooldown of the run that the trunk has reached. The trunk is kept on disk: a larger token count, or another
+    run, goes on from there (its buffers here are given to the cooldown).
+    """
+    t, run = trunk.training, trunk.run
+    if trunk.step > 0 and trunk.step not in trunk.checkpoints.steps(kept=True):
+        trunk.checkpoints.save(trunk.step, trunk.state, keep=True)
+        trunk.checkpoints.prune(trunk.step)
+    folder = t.workspace.run(run.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    own, curve = Checkpoints(folder / "checkpoints", t.say), Curve(folder / "curve.jsonl")
+    curve.truncate(-1)
+    state, trunk.state = trunk.state, None
+    return Lane(training=t, run=run, phase="cooldown", step=trunk.step, state=state, checkpoints=own, curve=curve)
