@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 # Exit statuses of the command and of its workers; INTERRUPTED as a shell reports SIGINT
-FAILURE, USER_ERROR, INTERRUPTED = 1, 2, 130
+FAILURE, USER_ERROR, OUT_OF_MEMORY, INTERRUPTED = 1, 2, 3, 130

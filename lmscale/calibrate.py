@@ -15,6 +15,8 @@ from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
 from lmscale.data.loader import EvaluationSet
 from lmscale.evaluate import evaluate
+from lmscale.layout import place
+from lmscale.memory import Memory
 from lmscale.mesh import make_mesh
 from lmscale.plan import Run, Trajectory, cost, largest_first
 from lmscale.step import Step
@@ -90,7 +92,7 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     )
 
 
-def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) -> Estimate:
+def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: Callable[[str], None]) -> Estimate:
     """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
     study, mesh = assembly.study, make_mesh(assembly.study.mesh)
     measured: dict[tuple, Cost] = {}
@@ -99,7 +101,14 @@ def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) 
         key = (trajectory.shape, trajectory.hyperparameters)
         if key not in measured:
             say(f"timing {trajectory.shape} ({trajectory.shape.params:,} params)")
-            step = Step(trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch)
+            placement = place(trajectory, study, memory)
+            step = Step(
+                trajectory,
+                mesh,
+                microbatches=placement.microbatches,
+                steps_per_dispatch=study.steps_per_dispatch,
+                remat=placement.remat,
+            )
             measured[key] = calibrate(trajectory, step, assembly.held_out)
         costs[trajectory.id] = measured[key]
     busy = [START_SECONDS] * workers

@@ -39,7 +39,7 @@ class Einsum(nn.Module):
 
     equation: str
     shape: tuple[int, ...]
-    names: tuple[str, ...]
+    names: tuple[str | None, ...]
     contracted: int  # leading dimensions of the weight that are summed over
     scale: float = 1.0
     dtype: jnp.dtype = jnp.float32  # type: ignore[assignment]
@@ -56,7 +56,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
         scale = parameter(self, "scale", init, (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + NORM_EPSILON)
@@ -85,12 +85,11 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         d, h, k = x.shape[-1], self.heads, self.head_size
 
-        def project(name: str) -> Float[Array, "B S H K"]:
-            weight = Einsum("bsd,dhk->bshk", (d, h, k), ("embed", "heads", "kv"), 1, dtype=self.dtype, name=name)
-            return weight(x)
-
-        query, key, value = rotate(project("query")), rotate(project("key")), project("value")
-        mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+        # one product, not three: with heads split over a mesh, each would reduce its own gradient of x over the devices
+        names = ("embed", None, "heads", "kv")
+        inward = Einsum("bsd,dnhk->nbshk", (d, 3, h, k), names, 1, dtype=self.dtype, name="inward")
+        query, key, value = inward(x)
+        mixed = jax.nn.dot_product_attention(rotate(query), rotate(key), value, is_causal=True)
         out = Einsum(
             "bshk,hkd->bsd", (h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, dtype=self.dtype, name="out"
         )

@@ -12,11 +12,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
-from lmscale.config import Hyperparameters, MeshConfig, Study
+from lmscale.config import Hyperparameters, Study
 from lmscale.shapes import Shape, shape_of
 from lmscale.typed import check
 
-NUMERICS = 1  # raised when the mathematics of a step changes: old runs are then other runs
+NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,28 +176,3 @@ def cost(trajectory: Trajectory, run: Run) -> float:
 def largest_first(plan: Iterable[Trajectory]) -> list[Trajectory]:
     """The order in which workers take trajectories, so that none is left alone with the longest at the end."""
     return sorted(plan, key=lambda t: -sum(cost(t, run) for run in t.runs))
-
-
-def check_mesh(trajectory: Trajectory, mesh: MeshConfig, microbatches: int) -> None:
-    """Raises InputError, naming the mend, where a mesh or an accumulation does not divide a trajectory's arrays."""
-    shape, h = trajectory.shape, trajectory.hyperparameters
-    rows = mesh.data * mesh.fsdp
-    check(
-        h.batch_sequences % (rows * microbatches) == 0,
-        "mesh",
-        str(mesh),
-        f"with {microbatches} microbatches does not divide the batch of {h.batch_sequences} sequences of size {shape}; "
-        "use fewer data x fsdp devices, fewer microbatches, or a larger recipe.batch_tokens",
-    )
-    for name, value, axis, devices in (
-        ("width", shape.width, "fsdp", mesh.fsdp),
-        ("heads", shape.heads, "tensor", mesh.tensor),
-        ("feedforward", shape.feedforward, "tensor", mesh.tensor),
-        ("vocab", shape.vocab, "tensor", mesh.tensor),
-    ):
-        check(
-            value % devices == 0,
-            "mesh",
-            str(mesh),
-            f"does not fit size {shape}: {name} {value} is not divisible by {axis} = {devices}; choose another mesh",
-        )

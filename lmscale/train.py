@@ -271,6 +271,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "text": asdict(text),
         "compute_dtype": str(t.step.dtype),
         "microbatches": t.step.microbatches,
+        "remat": t.step.remat,
         "steps_per_dispatch": t.step.steps_per_dispatch,
         "versions": {"lmscale": __version__, "jax": jax.__version__, "python": platform.python_version()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

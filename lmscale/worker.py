@@ -12,11 +12,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lmscale.assemble import Assembly
-from lmscale.mesh import make_mesh
+from lmscale.layout import place
+from lmscale.memory import study_memory
+from lmscale.mesh import device_bytes, make_mesh
+from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Trajectory, largest_first
 from lmscale.progress import done_line
 from lmscale.records import Workspace, write_json
@@ -24,13 +27,23 @@ from lmscale.step import Step
 from lmscale.train import Diverged, Interrupted, Progress, Training, record, train
 
 
-def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
-    """Trains what is left of the plan; True if it was asked to stop. Raises InputError for an impossible mesh.
+def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1) -> bool:
+    """Trains what is left of the plan; True if it was asked to stop.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
+    `workers` processes share this machine. Raises InputError for an impossible mesh or a step that cannot fit; once all
+    others are trained, OutOfMemory if the steps of some did not.
     """
+    with ExitStack() as left_alone:  # the locks of those that did not fit, so that no other worker tries them as well
+        return _work(assembly, out, events, workers, left_alone)
+
+
+def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone: ExitStack) -> bool:
     study = assembly.study
     mesh = make_mesh(study.mesh)
+    accelerator = mesh.devices.flat[0].platform != "cpu"
+    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh))
+    failed: OutOfMemory | None = None
     workspace = Workspace(out, study.name)
     workspace.create()
     stop = Stop()
@@ -38,14 +51,20 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
     for trajectory in largest_first(assembly.plan):
         if stop.requested:
             return True
-        with _lock(workspace.trajectory(trajectory.id)) as owned:
+        with ExitStack() as lock:
+            owned = lock.enter_context(_lock(workspace.trajectory(trajectory.id)))
             pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
             if not owned or not pending:
                 continue
+            placement = place(trajectory, study, memory)
             training = Training(
                 trajectory=trajectory,
                 step=Step(
-                    trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch
+                    trajectory,
+                    mesh,
+                    microbatches=placement.microbatches,
+                    steps_per_dispatch=study.steps_per_dispatch,
+                    remat=placement.remat,
                 ),
                 loader=assembly.loader(trajectory),
                 held_out=assembly.held_out,
@@ -63,6 +82,14 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
                     tell({"event": "diverged", "runs": len(error.lost), "line": line})
             except Interrupted:
                 return True
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = explain(error, trajectory, study, placement, memory)
+                tell({"event": "say", "line": str(failed)})
+                left_alone.push(lock.pop_all())
+    if failed is not None:
+        raise failed
     return False
 
 
