@@ -16,8 +16,8 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.data.loader import EvaluationSet
 from lmscale.evaluate import evaluate
 from lmscale.layout import place
-from lmscale.memory import Memory
-from lmscale.mesh import make_mesh
+from lmscale.memory import Memory, study_memory
+from lmscale.mesh import device_bytes, make_mesh
 from lmscale.plan import Run, Trajectory, cost, largest_first
 from lmscale.step import Step
 
@@ -54,6 +54,7 @@ class Estimate:
     costs: dict[str, Cost]
     workers: int
     seconds: float
+    memory: Memory | None  # what the devices said they have, where the plan could not know
 
 
 def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Cost:
@@ -95,6 +96,8 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
 def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: Callable[[str], None]) -> Estimate:
     """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
     study, mesh = assembly.study, make_mesh(assembly.study.mesh)
+    if memory is None:
+        memory = study_memory(study, workers=workers, accelerator=True, device_bytes=device_bytes(mesh))
     measured: dict[tuple, Cost] = {}
     costs = {}
     for trajectory in assembly.plan:
@@ -114,4 +117,4 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
     busy = [START_SECONDS] * workers
     for trajectory in largest_first(assembly.plan):  # each worker takes the largest that is left
         busy[busy.index(min(busy))] += costs[trajectory.id].seconds(trajectory)
-    return Estimate(costs=costs, workers=workers, seconds=max(busy))
+    return Estimate(costs=costs, workers=workers, seconds=max(busy), memory=memory)

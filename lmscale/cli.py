@@ -150,6 +150,7 @@ def plan(args: argparse.Namespace) -> int:
     memory = study_memory(study, workers=workers, accelerator=has_accelerator())
     if not args.no_time:
         estimate = _estimate(assembly, workers, memory)
+        memory = estimate.memory
     print(as_text(assembly, estimate, memory), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
         answer.write_json(args.json, as_json(assembly, estimate, memory))

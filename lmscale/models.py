@@ -14,8 +14,9 @@ from lmscale.layers import Attention, FeedForward, RMSNorm, parameter
 from lmscale.mesh import constrain
 from lmscale.shapes import Shape
 
-# Up to here layers are unrolled (15 % faster on a CPU). Deeper ones are scanned, to compile once, and so are those that
-# are rematerialised: unrolled, the compiler kept what was to be computed again (measured)
+# Up to here layers are unrolled (15 % faster on a CPU); deeper ones are scanned, to compile once. So are those that are
+# rematerialised or gathered over fsdp: unrolled, the compiler kept what was to be computed again, and the whole
+# gradients of several layers at once (measured, XLA on CPUs)
 UNROLL_DEPTH = 16
 
 
@@ -53,12 +54,13 @@ class Decoder(nn.Module):
         table = constrain(embedding.astype(self.dtype), self.mesh, "vocab", None)  # gathered over fsdp, like any matrix
         x = table[tokens] * jnp.asarray(s.width**0.5, self.dtype)
         x = constrain(x, self.mesh, "batch", None, None)
+        unrolled = s.depth <= UNROLL_DEPTH and self.remat == "none" and self.mesh.shape["fsdp"] == 1
         layers = nn.scan(
             nn.remat(Block) if self.remat == "layer" else Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=s.depth,
-            unroll=s.depth if s.depth <= UNROLL_DEPTH and self.remat == "none" else 1,
+            unroll=s.depth if unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, _ = layers(s, self.mesh, self.dtype, name="layers")(x, None)

@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,8 @@ from lmscale.step import Step
 
 WIDTH, DEPTH, HEADS, BATCH, SEQUENCE, VOCAB = 64, 3, 8, 16, 32, 256
 FEEDFORWARD, HEAD = 4 * WIDTH, WIDTH // HEADS
+# Of the code generation, which takes most of the time: the passes over the program are the same
+QUICKLY: Any = {"xla_backend_optimization_level": 0}
 TEXT = Text(corpus="c", tokenizer="t", vocab=VOCAB, train_tokens=10**9, bytes_per_token=1, digest="d", eval_set="e")
 
 
@@ -40,10 +43,9 @@ class Program:
         lowered = step.advance.lower(
             step.abstract_state, windows, jax.ShapeDtypeStruct((2,), np.float32), jax.ShapeDtypeStruct((), np.int32)
         )
-        # the passes over HLO are the same at every level of code generation, which takes most of the time
-        self.compiled = lowered.compile({"xla_backend_optimization_level": 0})
+        self.compiled: Any = lowered.compile(QUICKLY)
         self.state = step.abstract_state
-        self.text = self.compiled.as_text()
+        self.text: str = self.compiled.as_text()
         self.collectives = collectives(self.text)
 
     def of(self, axis: str, kind: str) -> Counter:
@@ -60,7 +62,7 @@ class Program:
 
 @cache
 def program(mesh: str, microbatches: int = 1, remat="none") -> Program:
-    """With `remat` "layer" the layers are scanned, without unrolled."""
+    """Layers are scanned where fsdp gathers them or remat is "layer", else unrolled."""
     return Program(mesh, microbatches, remat)
 
 

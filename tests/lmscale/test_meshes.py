@@ -1,30 +1,34 @@
 """Every mesh computes what one device does; a mesh that does not fit is refused with one that does."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale.config import MeshConfig, Size
+from lmscale.config import MeshConfig, Remat, Size
 from lmscale.layout import check_mesh, factorizations, largest_part, misfit, nearest_mesh
 from lmscale.mesh import make_mesh, sharding
 from lmscale.step import Step
 
+QUICKLY: Any = {"xla_backend_optimization_level": 0}  # of the code generation, which takes most of the time
 ONE = MeshConfig()
+QUICKLY: Any = {"xla_backend_optimization_level": 0}  # of the code generation, which takes most of the time
 ONE = MeshConfig()
 MESHES = list(factorizations(8))
 
 
-def loss_and_gradients(trajectory, batch, params, mesh=ONE, microbatches=1, remat="none"):
+def loss_and_gradients(trajectory, batch, params, mesh=ONE, microbatches=1, remat: Remat = "none"):
     step = Step(trajectory, make_mesh(mesh), microbatches=microbatches, steps_per_dispatch=1, remat=remat)
     params = jax.device_put(params, step.state_shardings.params)
     windows = jax.device_put(batch, sharding(step.mesh, "batch", None))
-    loss, grads = jax.jit(step.gradients)(params, windows)
+    loss, grads = jax.jit(step.gradients).lower(params, windows).compile(QUICKLY)(params, windows)
     return float(loss), jax.tree.map(np.asarray, grads)
 
 
 @pytest.fixture(scope="module")
-def problem(request):
+def problem():
     """A trajectory whose arrays every mesh of eight devices divides, a batch, parameters, and one device's answer."""
     made = {}
 
@@ -123,4 +127,5 @@ def test_parts_of_a_mesh_fit_what_it_fits():
 
 def test_the_nearest_mesh_keeps_its_devices_where_it_can(make_assembly):
     plan = make_assembly(sizes=(Size(width=16, depth=1, heads=2),)).plan
-    assert nearest_mesh(plan, MeshConfig(data=2, tensor=4)) == MeshConfig(data=4, tensor=2)
+    nearest = nearest_mesh(plan, MeshConfig(data=2, tensor=4))
+    assert (nearest.devices, nearest.tensor) == (8, 2)
