@@ -227,6 +227,3 @@ def test_a_size_that_runs_out_of_memory_leaves_the_others(tmp_path):
     assert "Traceback" not in done.stderr
     records = Workspace(tmp_path / "out", "large").records()
     assert [(r["row"]["width"], r["row"]["batch_tokens"]) for r in records] == [(16, 1024)]
-    # what the line says is taken up by hand: nothing else was changed
-    count = re.search(r"--microbatches (\d+)", lines[0])
-    assert count is not None
