@@ -7,4 +7,4 @@ __version__ = "0.1.0"
 STARTED = time.monotonic()  # of this process, but for the interpreter's own start
 
 # Exit statuses of the command and of its workers; INTERRUPTED as a shell reports SIGINT
-FAILURE, USER_ERROR, INTERRUPTED = 1, 2, 130
+FAILURE, USER_ERROR, OUT_OF_MEMORY, INTERRUPTED = 1, 2, 3, 130

@@ -11,7 +11,8 @@ from lmscale.config import Study
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, open_shards
-from lmscale.plan import Text, Trajectory, check_mesh, make_plan
+from lmscale.layout import check_mesh
+from lmscale.plan import Text, Trajectory, make_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,5 @@ def from_shards(study: Study, shards: Shards) -> Assembly:
         eval_set=f"{study.corpus.name}-heldout-{held_out.tokens_scored}-{held_out.digest[:8]}",
     )
     plan = make_plan(study, text)
-    for trajectory in plan:
-        check_mesh(trajectory, study.mesh, study.microbatches)
+    check_mesh(plan, study.mesh, study.microbatches or 1)
     return Assembly(study=study, shards=shards, held_out=held_out, plan=plan)

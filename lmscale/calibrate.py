@@ -16,7 +16,9 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import use_cache
 from lmscale.data.loader import EvaluationSet
 from lmscale.evaluate import evaluate
-from lmscale.mesh import make_mesh
+from lmscale.layout import place
+from lmscale.memory import Memory, study_memory
+from lmscale.mesh import device_bytes, make_mesh
 from lmscale.plan import Run, Trajectory, cost
 from lmscale.replicas import make_stacks
 from lmscale.step import Step, Together
@@ -54,6 +56,7 @@ class Estimate:
     costs: dict[str, Cost]
     workers: int
     seconds: float
+    memory: Memory | None  # what the devices said they have, where the plan could not know
 
 
 def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Cost:
@@ -92,11 +95,14 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     )
 
 
-def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) -> Estimate:
+def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: Callable[[str], None]) -> Estimate:
     """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
     use_cache(say)
     study, mesh = assembly.study, make_mesh(assembly.study.mesh)
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=mesh.devices.flat[0].platform != "cpu")
+    accelerator = mesh.devices.flat[0].platform != "cpu"
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
+    if memory is None:
+        memory = study_memory(study, workers=workers, accelerator=True, device_bytes=device_bytes(mesh))
     measured: dict[tuple, Cost] = {}
     costs = {}
     for stack in sorted(stacks, key=lambda stack: stack.members[0].shape.params):
@@ -104,11 +110,13 @@ def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) 
         key = (trajectory.program, stack.width)
         if key not in measured:
             say(f"timing {trajectory.shape} ({trajectory.shape.params:,} params)")
+            placement = place(trajectory, study, memory, stack.width)
             step = Step(
                 trajectory,
                 mesh,
-                microbatches=study.microbatches,
+                microbatches=placement.microbatches,
                 steps_per_dispatch=study.steps_per_dispatch,
+                remat=placement.remat,
                 replicas=stack.width,
             )
             measured[key] = calibrate(trajectory, step, assembly.held_out)
@@ -116,4 +124,4 @@ def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) 
     busy = [START_SECONDS] * workers
     for stack in stacks:  # each worker takes the largest that is left
         busy[busy.index(min(busy))] += sum(costs[member.id].seconds(member) for member in stack.members)
-    return Estimate(costs=costs, workers=workers, seconds=max(busy))
+    return Estimate(costs=costs, workers=workers, seconds=max(busy), memory=memory)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer
+from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
     from lmscale.calibrate import Estimate
+    from lmscale.memory import Memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
             command.epilog = _fields_help()
         if name in ("plan", "sweep"):
             text = "processes to train in (default: one a core on a CPU, else one)"
+            command.add_argument("--workers", metavar="K", help=text)
+        if name == "run":
+            text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
@@ -136,23 +140,26 @@ def _need(*modules: str) -> None:
 
 
 def plan(args: argparse.Namespace) -> int:
+    from lmscale.executors.local import default_workers, has_accelerator
+    from lmscale.memory import study_memory
     from lmscale.plan_table import as_json, as_text
+    from lmscale.replicas import make_stacks
 
     assembly, estimate = _study(args, training=False), None
+    study = assembly.study
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=has_accelerator())
+    workers = _workers(args.workers) or default_workers(len(stacks), study.mesh.devices)
+    memory = study_memory(study, workers=workers, accelerator=has_accelerator())
     if not args.no_time:
-        from lmscale.executors.local import default_workers
-        from lmscale.replicas import make_stacks
-
-        stacks = make_stacks(assembly.plan, assembly.study.replicas, accelerator=False)
-        devices = assembly.study.mesh.devices
-        estimate = _estimate(assembly, _workers(args.workers) or default_workers(len(stacks), devices))
-    print(as_text(assembly, estimate), file=sys.stderr if args.json == "-" else sys.stdout)
+        estimate = _estimate(assembly, workers, memory)
+        memory = estimate.memory
+    print(as_text(assembly, estimate, memory), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
-        answer.write_json(args.json, as_json(assembly, estimate))
+        answer.write_json(args.json, as_json(assembly, estimate, memory))
     return 0
 
 
-def _estimate(assembly: Assembly, workers: int) -> Estimate:
+def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
     """Times the plan on the cores that one worker of a sweep would have."""
     from lmscale.executors.local import pin
 
@@ -162,7 +169,7 @@ def _estimate(assembly: Assembly, workers: int) -> Estimate:
     try:
         from lmscale.calibrate import estimate_plan
 
-        return estimate_plan(assembly, workers, lambda line: print(line, file=sys.stderr, flush=True))
+        return estimate_plan(assembly, workers, memory, lambda line: print(line, file=sys.stderr, flush=True))
     finally:
         if before is not None:
             os.sched_setaffinity(0, before)
@@ -206,10 +213,17 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    workers = _workers(args.workers) or 1
     assembly = _study(args)
+    from lmscale.out_of_memory import OutOfMemory
     from lmscale.worker import work
 
-    if work(assembly, args.out, events=args.events):
+    try:
+        stopped = work(assembly, args.out, events=args.events, workers=workers)
+    except OutOfMemory as error:
+        print(f"lmscale: {error}", file=sys.stderr)
+        return OUT_OF_MEMORY
+    if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -19,6 +19,8 @@ Family = Literal["decoder"]
 Objective = Literal["causal"]
 Schedule = Literal["wsd", "cosine"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Remat = Literal["none", "layer"]  # what is computed again in the backward pass instead of being kept
+RematChoice = Literal["auto", "none", "layer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,9 @@ class Study:
     recipe: Recipe = field(default_factory=Recipe)
     eval_tokens: int = 131_072  # held-out tokens scored after each run, the same for every run
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    microbatches: int = 1  # the batch is split into this many parts whose gradients are accumulated
+    microbatches: int | None = None  # parts of the batch whose gradients are accumulated; none: as memory asks
+    remat: RematChoice = "auto"  # layers computed again in the backward pass: auto where memory asks for it
+    device_memory_bytes: float | None = None  # of each device; none: what it has
     steps_per_dispatch: int = 32  # optimiser steps inside one compiled call
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
     # CPU one at a time (lmscale.replicas)
@@ -267,7 +271,15 @@ class Study:
             self.eval_tokens,
             f"must hold at least 16 sequences of {self.recipe.sequence} tokens",
         )
-        check(self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1")
+        check(
+            self.microbatches is None or self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1"
+        )
+        check(
+            self.device_memory_bytes is None or self.device_memory_bytes > 0,
+            "device_memory_bytes",
+            self.device_memory_bytes,
+            "must be positive",
+        )
         check(self.steps_per_dispatch >= 1, "steps_per_dispatch", self.steps_per_dispatch, "must be at least 1")
         check(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "must be at least 1")
         check(self.checkpoint_seconds > 0, "checkpoint_seconds", self.checkpoint_seconds, "must be positive")

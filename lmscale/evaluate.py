@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 ROWS = 64  # windows scored a call, or a little more
+TOKENS = 16_384  # and no more tokens than these, or one window for each device: logits take most of the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ def evaluate(window_losses: Any, params: Any, held_out: EvaluationSet, devices: 
     `devices` are those over which the windows of a call are split, so they divide their number.
     `window_losses(params, tokens [rows, S+1], weights [rows, S]) -> nats [rows]` is the compiled function.
     """
-    count, rows = len(held_out.tokens), -(-ROWS // devices) * devices
+    count, sequence = held_out.weights.shape
+    rows = -(-min(ROWS, max(1, TOKENS // sequence)) // devices) * devices
     pending = []
     for start in range(0, count, rows):
         missing = max(0, start + rows - count)

@@ -10,12 +10,16 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lmscale.config import MeshConfig
+from lmscale.layout import largest_part
 from lmscale.typed import check
 
 AXES = ("data", "fsdp", "tensor")
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "group": "data",  # the batch as groups x rows
+    "row": "fsdp",
     "embed": "fsdp",
+    "norm": None,
     "heads": "tensor",
     "kv": None,
     "mlp": "tensor",
@@ -25,17 +29,24 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh over the first `config.devices` devices. Raises InputError if there are fewer or they do not divide."""
+    """A mesh over the first `config.devices` devices; others are left idle. Raises InputError if there are fewer."""
     devices = jax.devices()
     check(
-        config.devices <= len(devices) and len(devices) % config.devices == 0,
+        config.devices <= len(devices),
         "mesh",
         str(config),
-        f"takes {config.devices} devices, which does not divide the {len(devices)} here ({devices[0].platform}); "
-        "choose another mesh (on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of them)",
+        f"takes {config.devices} devices, and there are {len(devices)} here ({devices[0].platform}); "
+        f"--mesh {largest_part(config, len(devices))} fits as well (on a CPU, "
+        "XLA_FLAGS=--xla_force_host_platform_device_count=N makes N devices)",
     )
     grid = np.array(devices[: config.devices]).reshape(config.data, config.fsdp, config.tensor)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def device_bytes(mesh: Mesh) -> float | None:
+    """Memory of a device of the mesh, as the device itself says; None where it does not (CPUs)."""
+    stats = mesh.devices.flat[0].memory_stats()
+    return float(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
 
 
 def spec(*names: str | None) -> PartitionSpec:
@@ -54,8 +65,26 @@ def sharding(mesh: Mesh, *names: str | None) -> NamedSharding:
 
 
 def constrain(x: jax.Array, mesh: Mesh, *names: str | None) -> jax.Array:
-    """Tells the partitioner how an activation lies on the mesh."""
-    return jax.lax.with_sharding_constraint(x, sharding(mesh, *names))
+    """Tells the partitioner how an activation lies on the mesh.
+
+    Inside a vmap over a mesh axis (of that axis_name and spmd_axis_name) nothing is left to split along that axis.
+    """
+    free = [_without_mapped(entry) for entry in spec(*names)]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*free)))
+
+
+def _without_mapped(entry: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    axes = (entry,) if isinstance(entry, str) else entry or ()
+    return tuple(axis for axis in axes if not _mapped(axis)) or None
+
+
+def _mapped(axis: str) -> bool:
+    """Whether a vmap over this axis is being traced."""
+    try:
+        jax.lax.axis_size(axis)
+    except NameError:
+        return False
+    return True
 
 
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:

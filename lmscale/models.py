@@ -9,11 +9,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from lmscale.config import Remat
 from lmscale.layers import Attention, FeedForward, RMSNorm, parameter
 from lmscale.mesh import constrain
 from lmscale.shapes import Shape
 
-UNROLL_DEPTH = 16  # up to here layers are unrolled (15 % faster on a CPU); deeper ones are scanned, to compile once
+# Up to here layers are unrolled (15 % faster on a CPU); deeper ones are scanned, to compile once. So are those that are
+# rematerialised or gathered over fsdp: unrolled, the compiler kept what was to be computed again, and the whole
+# gradients of several layers at once (measured, XLA on CPUs)
+UNROLL_DEPTH = 16
 
 
 class Block(nn.Module):
@@ -41,27 +45,31 @@ class Decoder(nn.Module):
     shape: Shape
     mesh: Mesh
     dtype: jnp.dtype
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S V"]:
         s = self.shape
         init = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), ("vocab", "embed"))
         embedding = parameter(self, "embedding", init, (s.vocab, s.width))
-        x = embedding.astype(self.dtype)[tokens] * jnp.asarray(s.width**0.5, self.dtype)
+        table = constrain(embedding.astype(self.dtype), self.mesh, "vocab", None)  # gathered over fsdp, like any matrix
+        x = table[tokens] * jnp.asarray(s.width**0.5, self.dtype)
         x = constrain(x, self.mesh, "batch", None, None)
+        unrolled = s.depth <= UNROLL_DEPTH and self.remat == "none" and self.mesh.shape["fsdp"] == 1
         layers = nn.scan(
-            Block,
+            nn.remat(Block) if self.remat == "layer" else Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=s.depth,
-            unroll=s.depth if s.depth <= UNROLL_DEPTH else 1,
+            unroll=s.depth if unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, _ = layers(s, self.mesh, self.dtype, name="layers")(x, None)
         x = RMSNorm(name="final_norm")(x)
-        head = embedding if s.tied else parameter(self, "head", init, (s.vocab, s.width))
+        if not s.tied:
+            table = parameter(self, "head", init, (s.vocab, s.width)).astype(self.dtype)
         rows = x.reshape(-1, s.width)  # a plain matrix product, as in Linear
-        logits = jnp.matmul(rows, head.astype(self.dtype).T, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(rows, table.T, preferred_element_type=jnp.float32)
         logits = logits.reshape(*tokens.shape, s.vocab)
         return constrain(logits, self.mesh, "batch", None, "vocab")
 
@@ -69,6 +77,9 @@ class Decoder(nn.Module):
 FAMILIES: dict[str, Any] = {"decoder": Decoder}
 
 
-def build(family: str, shape: Shape, mesh: Mesh, dtype: jnp.dtype) -> nn.Module:
-    """The module of a family; `dtype` is that of its arithmetic (parameters are float32)."""
-    return FAMILIES[family](shape, mesh, dtype)
+def build(family: str, shape: Shape, mesh: Mesh, dtype: jnp.dtype, remat: Remat = "none") -> nn.Module:
+    """The module of a family; `dtype` is that of its arithmetic (parameters are float32).
+
+    With `remat` "layer" only what enters a layer is kept for the backward pass (Chen et al. 2016, arXiv:1604.06174).
+    """
+    return FAMILIES[family](shape, mesh, dtype, remat)

@@ -12,11 +12,11 @@ import itertools
 import json
 from dataclasses import asdict, dataclass, replace
 
-from lmscale.config import Hyperparameters, MeshConfig, Study
+from lmscale.config import Hyperparameters, Study
 from lmscale.shapes import Shape, shape_of
 from lmscale.typed import check
 
-NUMERICS = 1  # raised when the mathematics of a step changes: old runs are then other runs
+NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
 # Hyperparameters that reach the compiled step as numbers: they may differ between trajectories that share one
 INPUTS = ("learning_rate", "warmup_steps", "schedule", "cooldown_fraction", "cooldown_steps_min")
 
@@ -188,28 +188,3 @@ def cost(trajectory: Trajectory, run: Run) -> float:
     steps = run.branch_step - before + run.cooldown_steps
     h = trajectory.hyperparameters
     return trajectory.shape.train_flops(steps * h.batch_tokens, h.sequence)
-
-
-def check_mesh(trajectory: Trajectory, mesh: MeshConfig, microbatches: int) -> None:
-    """Raises InputError, naming the mend, where a mesh or an accumulation does not divide a trajectory's arrays."""
-    shape, h = trajectory.shape, trajectory.hyperparameters
-    rows = mesh.data * mesh.fsdp
-    check(
-        h.batch_sequences % (rows * microbatches) == 0,
-        "mesh",
-        str(mesh),
-        f"with {microbatches} microbatches does not divide the batch of {h.batch_sequences} sequences of size {shape}; "
-        "use fewer data x fsdp devices, fewer microbatches, or a larger recipe.batch_tokens",
-    )
-    for name, value, axis, devices in (
-        ("width", shape.width, "fsdp", mesh.fsdp),
-        ("heads", shape.heads, "tensor", mesh.tensor),
-        ("feedforward", shape.feedforward, "tensor", mesh.tensor),
-        ("vocab", shape.vocab, "tensor", mesh.tensor),
-    ):
-        check(
-            value % devices == 0,
-            "mesh",
-            str(mesh),
-            f"does not fit size {shape}: {name} {value} is not divisible by {axis} = {devices}; choose another mesh",
-        )

@@ -5,28 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmscale.assemble import Assembly
+from lmscale.layout import place
+from lmscale.memory import Memory, in_words
 
 if TYPE_CHECKING:
     from lmscale.calibrate import Estimate
 
 HEADER = (
     f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'FLOPs':>9} {'6ND':>9} "
-    f"{'rate':>8} {'batch':>8} {'mesh':>7} {'seconds':>8}"
+    f"{'rate':>8} {'batch':>8} {'mesh':>7} {'micro':>5} {'a device':>9} {'seconds':>8}"
 )
 
 
-def as_text(assembly: Assembly, estimate: Estimate | None) -> str:
+def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None) -> str:
     """The grid a row a run, then what it costs. Without an `estimate` the times are left out."""
     study = assembly.study
     lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
     for t in assembly.plan:
-        h = t.hyperparameters
+        h, placement = t.hyperparameters, place(t, study, memory)
         for run in t.runs:
             lines.append(
                 f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
                 f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} "
                 f"{t.shape.train_flops(run.tokens, h.sequence):>9.2e} {t.shape.flops_6nd(run.tokens):>9.2e} "
                 f"{h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7} "
+                f"{placement.microbatches:>5} {in_words(placement.bytes.total):>9} "
                 + (f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}" if estimate else f"{'-':>8}")
             )
     total = totals(assembly)
@@ -39,6 +42,7 @@ def as_text(assembly: Assembly, estimate: Estimate | None) -> str:
     if left_out:
         lines.append(f"{left_out} cells of the grid are left out by flops_max = {study.flops_max:.2g} (as 6ND)")
     lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")
+    lines += layout_lines(assembly, memory)
     lines += [f"warning: {warning}" for warning in warnings(assembly)]
     if estimate is not None:
         minutes, workers = estimate.seconds / 60, estimate.workers
@@ -46,7 +50,15 @@ def as_text(assembly: Assembly, estimate: Estimate | None) -> str:
     return "\n".join(lines)
 
 
-def as_json(assembly: Assembly, estimate: Estimate | None) -> dict:
+def layout_lines(assembly: Assembly, memory: Memory | None) -> list[str]:
+    """What the columns `micro` and `a device` stand for."""
+    there = in_words(memory.device_bytes) if memory else "an amount that is known where it trains"
+    again = sorted({str(t.shape) for t in assembly.plan if place(t, assembly.study, memory).remat == "layer"})
+    lines = [f"micro: microbatches whose gradients are added up; a device: bytes of a step on each, of {there}"]
+    return lines + [f"layers are computed again in the backward pass (remat): {', '.join(again)}"] * bool(again)
+
+
+def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None) -> dict:
     """The same as one JSON object: `runs`, totals, `warnings` and, where measured, `seconds`."""
     runs = [
         {
@@ -63,9 +75,12 @@ def as_json(assembly: Assembly, estimate: Estimate | None) -> dict:
             "learning_rate": t.hyperparameters.learning_rate,
             "batch_tokens": t.hyperparameters.batch_tokens,
             "mesh": str(assembly.study.mesh),
-            "microbatches": assembly.study.microbatches,
+            "microbatches": placement.microbatches,
+            "remat": placement.remat,
+            "bytes_per_device": placement.bytes.total,
         }
         for t in assembly.plan
+        for placement in [place(t, assembly.study, memory)]
         for run in t.runs
     ]
     return {
@@ -73,6 +88,7 @@ def as_json(assembly: Assembly, estimate: Estimate | None) -> dict:
         "totals": totals(assembly),
         "seconds": None if estimate is None else estimate.seconds,
         "workers": None if estimate is None else estimate.workers,
+        "device_memory_bytes": None if memory is None else memory.device_bytes,
         "warnings": warnings(assembly),
         "runs": runs,
     }

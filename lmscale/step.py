@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from lmscale.config import Remat
 from lmscale.mesh import constrain, sharding, tree_shardings
 from lmscale.models import build
 from lmscale.objectives import OBJECTIVES, cross_entropy, loss
@@ -52,14 +53,21 @@ class Step:
     """
 
     def __init__(
-        self, trajectory: Trajectory, mesh: Mesh, *, microbatches: int, steps_per_dispatch: int, replicas: int = 1
+        self,
+        trajectory: Trajectory,
+        mesh: Mesh,
+        *,
+        microbatches: int,
+        steps_per_dispatch: int,
+        remat: Remat = "none",
+        replicas: int = 1,
     ):
         h = trajectory.hyperparameters
         self.mesh, self.steps_per_dispatch, self.replicas = mesh, steps_per_dispatch, replicas
         self.sequence = h.sequence
         self.dtype = compute_dtype(h.compute_dtype, mesh.devices.flat[0].platform)
-        self.microbatches = microbatches
-        self.model = build(trajectory.family, trajectory.shape, mesh, self.dtype)
+        self.microbatches, self.remat = microbatches, remat
+        self.model = build(trajectory.family, trajectory.shape, mesh, self.dtype, remat)
         self.optimizer = make_optimizer(h)
         self.objective = OBJECTIVES[trajectory.objective]
 
@@ -120,17 +128,33 @@ class Step:
         if self.microbatches == 1:
             (nats, weight), grads = differentiate(params, windows)
         else:
-            # rows i, i + M, ... form microbatch i, so that each device keeps its own rows
-            parts = windows.reshape(-1, self.microbatches, windows.shape[-1]).swapaxes(0, 1)
-            parts = constrain(parts, self.mesh, None, "batch", None)
-
-            def accumulate(carry: Any, part: Array) -> tuple[Any, None]:
-                (nats, weight), grads = differentiate(params, part)
-                return jax.tree.map(jnp.add, carry, (nats, weight, grads)), None
-
-            zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-            (nats, weight, grads), _ = jax.lax.scan(accumulate, zeros, parts)
+            (nats, weight), grads = self._accumulated(differentiate, params, windows)
         return nats / weight, jax.tree.map(lambda g: g / weight, grads)
+
+    def _accumulated(self, differentiate: Any, params: Any, windows: Int[Array, "B S+1"]) -> Any:
+        """The sums over microbatches of what `differentiate(params, rows)` gives.
+
+        Rows i, i + M, ... of a group form its microbatch i, so that each device keeps its own rows. The groups of the
+        data axis add up their gradients apart and reduce them once, after the last microbatch.
+        """
+        groups, row = self.mesh.shape["data"], windows.shape[-1]
+        if groups == 1:
+            parts = windows.reshape(-1, self.microbatches, row).swapaxes(0, 1)
+            parts = constrain(parts, self.mesh, None, "row", None)
+        else:
+            parts = windows.reshape(groups, -1, self.microbatches, row).transpose(2, 0, 1, 3)
+            parts = constrain(parts, self.mesh, None, "group", "row", None)
+            differentiate = jax.vmap(differentiate, in_axes=(None, 0), axis_name="data", spmd_axis_name="data")
+
+        def accumulate(sums: Any, part: Array) -> tuple[Any, None]:
+            here = params
+            if self.mesh.shape["fsdp"] > 1:  # tied to the microbatch, or XLA gathers every matrix before the loop
+                here, part = jax.lax.optimization_barrier((params, part))
+            return jax.tree.map(jnp.add, sums, differentiate(here, part)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(differentiate, params, parts[0]))
+        sums, _ = jax.lax.scan(accumulate, zeros, parts)
+        return sums if groups == 1 else jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
     def _advance(self, state: State, windows: Array, rates: Array, count: Array) -> tuple[State, Metrics]:
         """`count` (at most K) steps: windows [K, B, S+1], rates [K]. A while loop, so one program serves any count."""

@@ -12,11 +12,18 @@ from pathlib import Path
 from analysis.errors import InputError
 from lmscale import INTERRUPTED, STARTED, USER_ERROR
 from lmscale.assemble import Assembly
-from lmscale.executors.local import Event, default_workers, run_workers
+from lmscale.executors.local import Event, default_workers, has_accelerator, run_workers
+from lmscale.layout import place
+from lmscale.memory import study_memory
 from lmscale.plan import cost
 from lmscale.progress import Display, done_line, make_display
 from lmscale.records import Workspace
 from lmscale.replicas import make_stacks
+
+KILLED = {  # how a process ends that Linux, or a library without exceptions, refuses memory
+    -signal.SIGKILL: "it was killed, as Linux does when memory runs out: fewer --workers, or more --microbatches",
+    -signal.SIGABRT: "it was aborted, as happens when memory runs out: fewer --workers, or more --microbatches",
+}
 
 
 @dataclass(kw_only=True)
@@ -35,7 +42,7 @@ class Outcome:
 def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | None) -> Outcome:
     """Trains every run of the plan that has no record yet, in worker processes `lmscale run *arguments`.
 
-    Raises InputError if `out` cannot be written or a worker finds its mesh impossible.
+    Raises InputError if `out` cannot be written, a step cannot fit, or a worker finds its mesh impossible.
     """
     began = time.monotonic()
     workspace = Workspace(out, assembly.study.name)
@@ -44,13 +51,16 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
     outcome = Outcome(skipped=sum(len(t.runs) for t in assembly.plan) - len(pending))
     if pending:
         trajectories = {t.id: t for t, _ in pending}
-        stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=False)
+        stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=has_accelerator())
         count = workers or default_workers(len(stacks), assembly.study.mesh.devices)
+        memory = study_memory(assembly.study, workers=count, accelerator=has_accelerator())
+        for stack in stacks:
+            place(stack.members[0], assembly.study, memory, stack.width)
         costs = {run.id: cost(t, run) for t, run in pending}
         with make_display(sum(costs.values()), count) as display, _signals() as asked:
             meter = Meter(display, workspace, outcome, costs)
             display.say(f"{len(pending)} runs to train, {len(trajectories)} trajectories, {count} workers")
-            for event in run_workers(arguments, count, lambda: len(asked)):
+            for event in run_workers([*arguments, "--workers", str(count)], count, lambda: len(asked)):
                 meter.take(event)
         outcome.interrupted = bool(asked)
     outcome.left = sum(workspace.record(run.id) is None for _, run in pending)
@@ -103,6 +113,8 @@ class Meter:
         last = event.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         if event.status == USER_ERROR:
             raise InputError(last[0].removeprefix("lmscale: "))
+        if event.status in KILLED:
+            last[0] += f"; {KILLED[event.status]}"
         if event.status not in (0, INTERRUPTED, -signal.SIGTERM):
             self.outcome.failures.append(f"worker {event.worker} ended with status {event.status}: {last[0]}")
 

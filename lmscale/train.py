@@ -245,6 +245,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "text": asdict(text),
         "compute_dtype": str(t.step.dtype),
         "microbatches": t.step.microbatches,
+        "remat": t.step.remat,
         "steps_per_dispatch": t.step.steps_per_dispatch,
         "replicas": t.replicas,
         "start": asdict(t.start) if t.start else None,

@@ -21,7 +21,10 @@ from lmscale import STARTED
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
 from lmscale.lanes import Progress, Start, Training
-from lmscale.mesh import make_mesh
+from lmscale.layout import place
+from lmscale.memory import study_memory
+from lmscale.mesh import device_bytes, make_mesh
+from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
 from lmscale.records import Workspace
@@ -30,11 +33,18 @@ from lmscale.step import Step
 from lmscale.train import Interrupted, train
 
 
-def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
-    """Trains what is left of the plan; True if it was asked to stop. Raises InputError for an impossible mesh.
+def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1) -> bool:
+    """Trains what is left of the plan; True if it was asked to stop.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
+    `workers` processes share this machine. Raises InputError for an impossible mesh or a step that cannot fit; once all
+    others are trained, OutOfMemory if the steps of some did not.
     """
+    with ExitStack() as left_alone:  # the locks of those that did not fit, so that no other worker tries them as well
+        return _work(assembly, out, events, workers, left_alone)
+
+
+def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone: ExitStack) -> bool:
     study = assembly.study
     workspace = Workspace(out, study.name)
     workspace.create()
@@ -42,10 +52,13 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
     tell = stop.tell_sweep if events else _tell_person
     use_cache(lambda line: tell({"event": "say", "line": line}))
     mesh = make_mesh(study.mesh)
+    accelerator = mesh.devices.flat[0].platform != "cpu"
+    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh))
+    failed: OutOfMemory | None = None
     steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
     make = partial(_training, assembly, workspace, stop, tell)
     began = STARTED
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=mesh.devices.flat[0].platform != "cpu")
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
     for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
         if stop.requested:
             return True
@@ -54,20 +67,30 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
             pending = [t for t in mine if any(workspace.record(run.id) is None for run in t.runs)]
             if not pending:
                 continue
+            placement = place(pending[0], study, memory, stack.width)
             key = (pending[0].program, stack.width)
             if key not in steps:
                 steps[key] = Step(
                     pending[0],
                     mesh,
-                    microbatches=study.microbatches,
+                    microbatches=placement.microbatches,
                     steps_per_dispatch=study.steps_per_dispatch,
+                    remat=placement.remat,
                     replicas=stack.width,
                 )
             try:
                 train(*(make(t, steps[key], len(pending), began) for t in pending))
             except Interrupted:
                 return True
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = explain(error, pending[0], study, placement, memory)
+                tell({"event": "say", "line": str(failed)})
+                left_alone.push(locks.pop_all())
             began = time.monotonic()
+    if failed is not None:
+        raise failed
     return False
 
 

@@ -22,12 +22,16 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")  # N
 STDERR_LINES = 20  # of each worker, kept to say why it failed
 
 
+def has_accelerator() -> bool:
+    """Whether jax would find more than CPUs here."""
+    return os.environ.get("JAX_PLATFORMS") != "cpu" and any(Path(p).exists() for p in ACCELERATORS)
+
+
 def default_workers(stacks: int, devices: int) -> int:
     """A worker a core on a machine without accelerators; one worker where a mesh or an accelerator takes it all.
     `stacks` are the pieces into which the work falls.
     """
-    has_accelerator = os.environ.get("JAX_PLATFORMS") != "cpu" and any(Path(p).exists() for p in ACCELERATORS)
-    if devices > 1 or has_accelerator:
+    if devices > 1 or has_accelerator():
         return 1
     return max(1, min(cores(), stacks))
 

@@ -75,7 +75,7 @@ def make_training(tmp_path) -> Callable[..., Training]:
         step = Step(
             trajectory,
             make_mesh(study.mesh),
-            microbatches=study.microbatches,
+            microbatches=study.microbatches or 1,
             steps_per_dispatch=study.steps_per_dispatch,
             replicas=study.replicas or 1,
         )

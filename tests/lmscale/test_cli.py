@@ -115,6 +115,8 @@ def test_plan_prints_the_grid_and_trains_nothing(study, tmp_path, capsys):
     plan = json.loads(captured.out)
     assert [run["tokens"] for run in plan["runs"]] == [15872, 32768]  # 16,000 tokens are 62.5 steps: 62
     assert plan["seconds"] > 0
+    assert [(run["microbatches"], run["remat"]) for run in plan["runs"]] == [(1, "none")] * 2
+    assert 0 < plan["runs"][0]["bytes_per_device"] < plan["device_memory_bytes"]
     assert "6ND" in captured.err
     assert losses(tmp_path / "out") == {}
 
@@ -166,6 +168,9 @@ def errors(capsys, *arguments: object) -> str:
             ["mesh", "takes 16 devices", "8 here"],
         ),
         (["--microbatches", "3"], ["mesh", "3 microbatches"]),
+        (["--remat", "all"], ["remat", "'all'", "none or layer"]),
+        (["--device-memory-bytes", "-1"], ["device_memory_bytes", "-1", "positive"]),
+        (["--device-memory-bytes", "1e5"], ["memory", "takes at least", "100 kB", "would fit", "--sizes"]),
         (["--family", "decoded"], ["family", "'decoded'", "decoder"]),
         (["--recipe.cooldown-fraction", "1.5"], ["recipe.cooldown_fraction", "1.5"]),
         (["--recipe.learning-rate.value", "nan"], ["recipe.learning_rate.value", "nan"]),

@@ -38,6 +38,8 @@ def test_every_part_of_the_identity_changes_the_id(make_assembly):
     [
         {"mesh": MeshConfig(data=2, tensor=2)},
         {"microbatches": 2},
+        {"remat": "layer"},
+        {"device_memory_bytes": 1e9},
         {"steps_per_dispatch": 1},
         {"checkpoint_seconds": 1.0},
         {"name": "renamed"},

@@ -1,0 +1,178 @@
+"""How the step of a trajectory is laid out on its devices: meshes that fit, microbatches, and what to change where it
+does not fit. Imports no framework.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from analysis.errors import InputError
+from lmscale.config import MeshConfig, Remat, RematChoice, Study
+from lmscale.memory import Memory, StepBytes, in_words, step_bytes
+from lmscale.plan import Trajectory
+from lmscale.shapes import shape_for
+
+FILLED = 0.8  # share of a device's memory that a step is planned to fill
+CPU_MICROBATCH_TOKENS: int | None = None  # on a CPU, tokens of a microbatch that stay in its caches; none: not limited
+
+
+def misfit(trajectory: Trajectory, mesh: MeshConfig, microbatches: int = 1) -> str | None:
+    """Why a mesh does not divide a trajectory's arrays, or None where it does: nothing is ever padded."""
+    shape, rows = trajectory.shape, trajectory.hyperparameters.batch_sequences
+    if rows % (mesh.data * mesh.fsdp * microbatches):
+        parts = f" and {microbatches} microbatches" if microbatches > 1 else ""
+        return f"its batch of {rows} sequences is not divisible by data x fsdp = {mesh.data * mesh.fsdp}{parts}"
+    for name, value, axis, devices in (
+        ("width", shape.width, "fsdp", mesh.fsdp),
+        ("heads", shape.heads, "tensor", mesh.tensor),
+        ("feedforward", shape.feedforward, "tensor", mesh.tensor),
+        ("vocab", shape.vocab, "tensor", mesh.tensor),
+    ):
+        if value % devices:
+            return f"{name} {value} is not divisible by {axis} = {devices}"
+    return None
+
+
+def check_mesh(plan: Sequence[Trajectory], mesh: MeshConfig, microbatches: int = 1) -> None:
+    """Raises InputError where a mesh or a number of microbatches does not divide the arrays of some size of the plan,
+    naming a mesh that does.
+    """
+    for trajectory in plan:
+        why = misfit(trajectory, mesh, microbatches)
+        if why is None:
+            continue
+        fitting = nearest_mesh(plan, mesh)
+        if misfit(trajectory, mesh) is None:
+            rows = trajectory.hyperparameters.batch_sequences // (mesh.data * mesh.fsdp)
+            mend = f"choose microbatches that divide the {rows} sequences of a device, or none, and they are chosen"
+        else:
+            mend = f"--mesh {fitting} fits every size" if fitting else "or a larger recipe.batch_tokens"
+        raise InputError(f"mesh: '{mesh}' does not fit size {trajectory.shape}: {why}; {mend}")
+
+
+def nearest_mesh(plan: Sequence[Trajectory], mesh: MeshConfig) -> MeshConfig:
+    """The mesh of most devices, at most as many as `mesh` has, that fits every size of a plan; the one most like it."""
+
+    def distance(other: MeshConfig) -> float:
+        pairs = ((mesh.data, other.data), (mesh.fsdp, other.fsdp), (mesh.tensor, other.tensor))
+        return sum(abs(math.log(a / b)) for a, b in pairs)
+
+    for devices in range(mesh.devices, 1, -1):
+        found = [m for m in factorizations(devices) if all(misfit(t, m) is None for t in plan)]
+        if found:
+            return min(found, key=distance)
+    return MeshConfig()
+
+
+def largest_part(mesh: MeshConfig, devices: int) -> MeshConfig:
+    """The mesh of most devices, at most `devices`, whose axes divide those of `mesh`: it fits what `mesh` fits."""
+    parts = [
+        MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+        for data in _divisors(mesh.data)
+        for fsdp in _divisors(mesh.fsdp)
+        for tensor in _divisors(mesh.tensor)
+    ]
+    return max((part for part in parts if part.devices <= devices), key=lambda part: part.devices)
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def factorizations(devices: int) -> Iterator[MeshConfig]:
+    """Every mesh of that many devices."""
+    for data in _divisors(devices):
+        for fsdp in _divisors(devices // data):
+            yield MeshConfig(data=data, fsdp=fsdp, tensor=devices // (data * fsdp))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How the step of a trajectory is laid out on its devices. Nothing of it changes the numbers (beyond rounding)."""
+
+    microbatches: int
+    remat: Remat
+    bytes: StepBytes
+
+
+def candidates(
+    trajectory: Trajectory,
+    mesh: MeshConfig,
+    platform: str,
+    *,
+    microbatches: int | None,
+    remat: RematChoice,
+    replicas: int = 1,
+) -> list[Placement]:
+    """Layouts on a mesh in the order of preference: nothing computed again first, then the fewest microbatches."""
+    rows = trajectory.hyperparameters.batch_sequences // (mesh.data * mesh.fsdp)
+    counts = _divisors(rows)
+    if platform == "cpu" and CPU_MICROBATCH_TOKENS is not None:
+        tokens = rows * trajectory.hyperparameters.sequence
+        counts = [count for count in counts if tokens <= count * CPU_MICROBATCH_TOKENS] or counts[-1:]
+    remats: tuple[Remat, ...] = ("none", "layer") if remat == "auto" else (remat,)
+    return [
+        Placement(microbatches=count, remat=what, bytes=step_bytes(trajectory, mesh, count, what, platform, replicas))
+        for what in remats
+        for count in ([microbatches] if microbatches is not None else counts)
+    ]
+
+
+def place(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int = 1) -> Placement:
+    """The first of the layouts that fills at most FILLED of a device. What the study fixes stays as it is, and where it
+    fixes everything, or without a `memory` (an accelerator that was not asked), nothing has to fit. `replicas` models
+    are trained in the step.
+
+    Raises InputError with the bytes needed, the bytes there and changes that would fit.
+    """
+    platform = memory.platform if memory else "accelerator"
+    found = candidates(
+        trajectory, study.mesh, platform, microbatches=study.microbatches, remat=study.remat, replicas=replicas
+    )
+    if memory is None or (study.microbatches is not None and study.remat != "auto"):
+        return found[0]
+    for placement in found:
+        if placement.bytes.total <= FILLED * memory.device_bytes:
+            return placement
+    least = min(found, key=lambda placement: placement.bytes.total)
+    raise InputError(
+        f"memory: a step of size {trajectory.shape} on mesh '{study.mesh}' takes at least "
+        f"{in_words(least.bytes.total)} a device, and {FILLED:.0%} of {in_words(memory.device_bytes)} is to be filled; "
+        f"{advice(trajectory, study, memory, FILLED * memory.device_bytes)}"
+    )
+
+
+def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: float) -> str:
+    """Two changes after which a step takes at most `limit_bytes` a device, those that leave its numbers alone first."""
+    found = []
+    for option, changed, mesh, remat in _changes(trajectory, study, memory):
+        for placement in candidates(changed, mesh, memory.platform, microbatches=None, remat=remat):
+            if placement.bytes.total <= limit_bytes:
+                words = option.format(placement.microbatches)
+                found.append(f"{words} ({in_words(placement.bytes.total)} a device)")
+                break
+    return "these would fit: " + ", or ".join(found[:2]) if found else "no smaller layout is known"
+
+
+def _changes(
+    trajectory: Trajectory, study: Study, memory: Memory
+) -> Iterator[tuple[str, Trajectory, MeshConfig, RematChoice]]:
+    """What to write, and the trajectory, mesh and rematerialisation it stands for."""
+    mesh = study.mesh
+    yield "--microbatches {}", trajectory, mesh, "none"
+    yield "--remat layer --microbatches {}", trajectory, mesh, "layer"
+    if not memory.shared:
+        for factor in (2, 4, 8, 16, 32, 64):
+            wider = replace(mesh, fsdp=mesh.fsdp * factor)
+            if misfit(trajectory, wider) is None:
+                yield f"--mesh {wider} --microbatches {{}}", trajectory, wider, "auto"
+    params = trajectory.shape.params / 2
+    while True:
+        try:
+            smaller = shape_for(params, trajectory.shape.vocab, tied=trajectory.shape.tied)
+        except InputError:  # below the ladder
+            return
+        yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto"
+        params /= 2

@@ -1,0 +1,128 @@
+"""Bytes that a training step takes on one device, and the bytes there are. Imports no framework.
+
+The counts are checked against what the compiler allocates (tests/lmscale/test_memory.py).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmscale.config import MeshConfig, Remat, Study
+from lmscale.plan import Trajectory
+
+CONTROL_GROUPS = {"": ("/sys/fs/cgroup", "memory.max"), "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")}
+
+FLOAT32 = 4
+MOMENTS = 2  # of Adam
+# What the backward pass needs of a layer, in numbers a token
+RESIDUAL_WIDTHS = 5  # of D: both residual sums, both norms and what the second adds
+INNER_WIDTHS = 6  # of H K: query, key and value, two of them rotated, and their mixture
+FEEDFORWARD_WIDTHS = 3  # of F: before, inside and after the GELU
+SCORE_ROWS = 3  # of H S: scores, their softmax, and a gradient of it
+LOGIT_ROWS = 2  # of V, in float32: the logits and their gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What there is for a step on each device of a mesh."""
+
+    device_bytes: float
+    platform: Literal["cpu", "accelerator"]
+    shared: bool  # devices that are threads of one host: more of them bring no more memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBytes:
+    """Bytes of a training step on one device."""
+
+    state: float  # parameters and moments
+    gradients: float  # and, with microbatches, the sum that they are added to
+    gathered: float  # a layer's matrices put together from the fsdp axis, and their whole gradient
+    activations: float  # kept for the backward pass
+    logits: float
+
+    @property
+    def total(self) -> float:
+        return self.state + self.gradients + self.gathered + self.activations + self.logits
+
+
+def step_bytes(
+    trajectory: Trajectory, mesh: MeshConfig, microbatches: int, remat: Remat, platform: str, replicas: int = 1
+) -> StepBytes:
+    """Bytes of one step of `replicas` trajectories like this one on each device of a mesh."""
+    shape, h = trajectory.shape, trajectory.hyperparameters
+    half = h.compute_dtype == "bfloat16" or (h.compute_dtype == "auto" and platform != "cpu")
+    number = 2 if half else FLOAT32
+    tokens = h.batch_tokens / (mesh.data * mesh.fsdp * microbatches)
+    inner = shape.heads * shape.head_size
+    split = INNER_WIDTHS * inner + FEEDFORWARD_WIDTHS * shape.feedforward + SCORE_ROWS * shape.heads * h.sequence
+    layer = RESIDUAL_WIDTHS * shape.width + split / mesh.tensor
+    kept = shape.depth * layer if remat == "none" else shape.depth * shape.width + layer
+    params = shape.params / (mesh.fsdp * mesh.tensor)
+    matrices = (4 * shape.width * inner + 2 * shape.width * shape.feedforward) / mesh.tensor
+    return StepBytes(
+        state=replicas * (1 + MOMENTS) * FLOAT32 * params,
+        gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * params,
+        gathered=replicas * (number + FLOAT32) * matrices if mesh.fsdp > 1 else 0.0,
+        activations=replicas * number * tokens * kept,
+        logits=replicas * LOGIT_ROWS * FLOAT32 * tokens * shape.vocab / mesh.tensor,
+    )
+
+
+def study_memory(study: Study, *, workers: int, accelerator: bool, device_bytes: float | None = None) -> Memory | None:
+    """What a device has for this study: as the study says; else what the accelerator said of itself; else a worker's
+    share of this host. None for an accelerator that was not asked.
+    """
+    platform = "accelerator" if accelerator else "cpu"
+    if study.device_memory_bytes is not None:
+        return Memory(device_bytes=study.device_memory_bytes, platform=platform, shared=False)
+    if accelerator:
+        return None if device_bytes is None else Memory(device_bytes=device_bytes, platform=platform, shared=False)
+    process, _ = resource.getrlimit(resource.RLIMIT_AS)
+    share = host_bytes() / workers
+    share = share if process == resource.RLIM_INFINITY else min(share, process)
+    return Memory(device_bytes=share / study.mesh.devices, platform=platform, shared=True)
+
+
+def host_bytes() -> float:
+    """Memory that the processes here may use together: all of the machine's, or less by their control group.
+
+    What others use at the moment is not taken off, so that a resumed run is laid out as it was.
+    """
+    limits = []
+    try:
+        total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+        limits.append(1024.0 * int(total.split()[1]))
+        limits += _control_group_bytes()
+    except OSError:  # not Linux
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return min(limits)
+
+
+def _control_group_bytes() -> list[float]:
+    """Limits of the control group of this process and of those above it, of both versions."""
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in CONTROL_GROUPS:
+            continue
+        root, name = CONTROL_GROUPS[controllers]
+        folder = Path(root + path)
+        for place in (folder, *folder.parents):
+            if not place.is_relative_to(root):
+                break
+            text = (place / name).read_text().strip() if (place / name).is_file() else "max"
+            found += [float(text)] if text.isdigit() else []
+    return found
+
+
+def in_words(number: float) -> str:
+    """Bytes for a reader: 1.25 GB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 1e3:.3g} kB"
