@@ -89,9 +89,10 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         d, h, k = x.shape[-1], self.heads, self.head_size
 
-        # one product, not three: with heads split over a mesh, each would reduce its own gradient of x over the devices
-        inward = Linear((d, 3, h, k), ("embed", None, "heads", "kv"), 1, dtype=self.dtype, name="inward")(x)
-        query, key, value = rotate(inward[:, :, 0]), rotate(inward[:, :, 1]), inward[:, :, 2]
+        # One product, not three: with heads split over a mesh, each would reduce its own gradient of x over devices.
+        # Heads come first among its outputs, so that seeing the weight as a matrix leaves them split.
+        inward = Linear((d, h, 3, k), ("embed", "heads", None, "kv"), 1, dtype=self.dtype, name="inward")(x)
+        query, key, value = rotate(inward[..., 0, :]), rotate(inward[..., 1, :]), inward[..., 2, :]
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, dtype=self.dtype, name="out")
         return out(causal_attention(query, key, value, self.blocked))
 

@@ -22,7 +22,7 @@ MOMENTS = 2  # of Adam
 RESIDUAL_WIDTHS = 5  # of D: both residual sums, both norms and what the second adds
 INNER_WIDTHS = 6  # of H K: query, key and value, two of them rotated, and their mixture
 FEEDFORWARD_WIDTHS = 3  # of F: before, inside and after the GELU
-SCORE_ROWS = 3  # of H S: scores, their softmax, and a gradient of it
+SCORE_ROWS = {"cpu": 1, "accelerator": 3}  # of H S: scores, their softmax and its gradient; by blocks on a CPU
 LOGIT_ROWS = 2  # of V, in float32: the logits and their gradient
 
 
@@ -59,7 +59,9 @@ def step_bytes(
     number = 2 if half else FLOAT32
     tokens = h.batch_tokens / (mesh.data * mesh.fsdp * microbatches)
     inner = shape.heads * shape.head_size
-    split = INNER_WIDTHS * inner + FEEDFORWARD_WIDTHS * shape.feedforward + SCORE_ROWS * shape.heads * h.sequence
+    split = (
+        INNER_WIDTHS * inner + FEEDFORWARD_WIDTHS * shape.feedforward + SCORE_ROWS[platform] * shape.heads * h.sequence
+    )
     layer = RESIDUAL_WIDTHS * shape.width + split / mesh.tensor
     kept = shape.depth * layer if remat == "none" else shape.depth * shape.width + layer
     params = shape.params / (mesh.fsdp * mesh.tensor)

@@ -9,12 +9,12 @@ import pytest
 
 from lmscale.attention import BLOCK, BLOCKS_MAX, causal_attention
 
-ROUNDING = 3e-6  # of the largest entry: scores reach 40, so their float32 exponentials are rounded by 40 x 6e-8
+ROUNDING = 3e-6  # of the largest entry: scores reach 15, so their float32 exponentials are rounded by 15 x 6e-8
 
 
 def inputs(length: int, dtype=jnp.float32, batch=2, heads=3, size=8) -> list[jax.Array]:
     keys = jax.random.split(jax.random.key(0), 4)
-    return [jax.random.normal(k, (batch, length, heads, size)).astype(dtype) * 2 for k in keys]
+    return [jax.random.normal(k, (batch, length, heads, size)).astype(dtype) for k in keys]
 
 
 def by_autodiff(*arrays):
