@@ -76,12 +76,12 @@ def programs() -> Programs:
     return Programs(_counted.asked, _counted.loaded)
 
 
-def _on_duration(event: str, seconds: float, **_: str | int) -> None:
+def _on_duration(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event == "/jax/core/compile/backend_compile_duration":  # a load from the cache as well
         _counted.asked += 1
 
 
-def _on_event(event: str, **_: str | int) -> None:
+def _on_event(event: str, **kwargs: str | int) -> None:
     if event == "/jax/compilation_cache/cache_hits":
         _counted.loaded += 1
 

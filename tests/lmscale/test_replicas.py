@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmscale.checkpoint import Checkpoints
-from lmscale.config import MeshConfig, PowerRule, Size
+from lmscale.config import PowerRule, Size
 from lmscale.lanes import Training, resume_trunk
 from lmscale.plan import INPUTS
 from lmscale.records import Curve
@@ -153,31 +153,31 @@ def test_one_that_diverges_leaves_the_others(make_assembly, trainings):
     assert not (wild.workspace.run(runs[0].id) / "final").exists()
 
 
+def first_losses(made: list[Training]) -> tuple[np.ndarray, Together]:
+    """Losses [R, 24] of the first steps of models trained together."""
+    lanes = [resume_trunk(t, t.trajectory.runs[0]) for t in made]
+    together = Together(made[0].step, [lane.state for lane in lanes if lane.state is not None])
+    calls = []
+    for start in range(0, 24, 8):
+        windows = [lane.windows(start, start + 8) for lane in lanes]
+        rates = [lane.rates(start, start + 8) for lane in lanes]
+        calls.append(np.atleast_2d(np.asarray(together.advance(windows, rates, 8).loss_nats)))
+    return np.concatenate(calls, axis=1), together
+
+
 def test_replicas_on_a_mesh_reach_the_losses_of_one_device(make_assembly, trainings, eight):
     settings = GRID | {"rate_multipliers": (1.0, 0.5), "replicas": 3}
-    losses, shards = [], []
-    for mesh, companies in ((MeshConfig(), ([0], [1], [2])), (eight, ([0, 1, 2],))):
-        made = trainings(make_assembly(mesh=mesh, **settings), (0, 1, 2), str(mesh))
-        lanes = [resume_trunk(t, t.trajectory.runs[0]) for t in made]
-        rows = []
-        for company in companies:
-            together = Together(made[0].step, [lanes[r].state for r in company])
-            for start in range(0, 24, 8):
-                metrics = together.advance(
-                    [lanes[r].windows(start, start + 8) for r in company],
-                    [lanes[r].rates(start, start + 8) for r in company],
-                    8,
-                )
-                rows.append((company, start, np.atleast_2d(np.asarray(metrics.loss_nats))))
-        losses.append({(r, start): row[i] for company, start, row in rows for i, r in enumerate(company)})
-        shards.append((together.state, together.model(company[-1] if len(company) > 1 else 0)))
-    for key, one in losses[0].items():
-        np.testing.assert_allclose(losses[1][key], one, rtol=1e-5)
-    stack, model = (state.params["layers"]["feedforward"]["up"]["weight"] for state in shards[1])
+    solo = [first_losses([t]) for t in trainings(make_assembly(**settings), (0, 1, 2), "one")]
+    losses, together = first_losses(trainings(make_assembly(mesh=eight, **settings), (0, 1, 2), "many"))
+    np.testing.assert_allclose(losses, np.concatenate([one for one, _ in solo]), rtol=1e-5)
+    stack, lane, alone = (
+        state.params["layers"]["feedforward"]["up"]["weight"]
+        for state in (together.state, together.model(2), solo[2][1].model(0))
+    )
     assert stack.shape == (3, 2, 16, 64)
     assert stack.addressable_shards[0].data.shape == (3, 2, 8, 32)  # width over fsdp, feed-forward over tensor
-    assert model.addressable_shards[0].data.shape == (2, 8, 32)
-    np.testing.assert_allclose(model, shards[0][1].params["layers"]["feedforward"]["up"]["weight"], atol=1e-4)
+    assert lane.addressable_shards[0].data.shape == (2, 8, 32)
+    np.testing.assert_allclose(lane, alone, atol=1e-4)
 
 
 def test_stacks_are_of_one_shape_and_one_width(make_assembly):
