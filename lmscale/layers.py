@@ -1,7 +1,7 @@
 """Flax modules shared by the families.
 
 Shapes are written in one alphabet: B batch, S sequence, D width, H heads, K head size, F feed-forward, V vocabulary,
-L layers. Parameters are float32; `dtype` is that of the arithmetic.
+L layers. Parameters are float32; the arithmetic is that of the input.
 """
 
 from __future__ import annotations
@@ -31,27 +31,33 @@ def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -
     return cast(Array, module.param(name, init, shape, jnp.float32))
 
 
+def contract(x: Array, weight: Array, contracted: int) -> Array:
+    """The last `contracted` dimensions of x against the first of a weight of any rank, in the arithmetic of x.
+
+    Both are seen as matrices. An einsum over more dimensions computes the same, but XLA's CPU backend then transposes
+    the larger operand of the weight's gradient, element by element: a quarter of a step's time.
+    """
+    inputs = math.prod(weight.shape[:contracted])
+    product = x.reshape(-1, inputs) @ weight.astype(x.dtype).reshape(inputs, -1)
+    return product.reshape(*x.shape[: x.ndim - contracted], *weight.shape[contracted:])
+
+
 class Linear(nn.Module):
     """A weight of any rank: the last `contracted` dimensions of the input against its first ones.
 
-    Both are seen as matrices. An einsum over more dimensions computes the same, but XLA's CPU backend then transposes
-    the larger operand of the weight's gradient, element by element: a quarter of a step's time. (nn.DenseGeneral with
-    rank-3 logical names fails to initialise under a mesh.)
+    (nn.DenseGeneral with rank-3 logical names fails to initialise under a mesh.)
     """
 
     shape: tuple[int, ...]
     names: tuple[str | None, ...]
     contracted: int
     scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32  # type: ignore[assignment]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         init = fan_in(self.shape, self.contracted, self.scale)
         weight = parameter(self, "weight", nn.with_logical_partitioning(init, self.names), self.shape)
-        inputs = math.prod(self.shape[: self.contracted])
-        product = x.reshape(-1, inputs) @ weight.astype(self.dtype).reshape(inputs, -1)
-        return product.reshape(*x.shape[: x.ndim - self.contracted], *self.shape[self.contracted :])
+        return contract(x, weight, self.contracted)
 
 
 class RMSNorm(nn.Module):
@@ -82,19 +88,22 @@ class Attention(nn.Module):
     heads: int
     head_size: int
     residual_scale: float
-    dtype: jnp.dtype
     blocked: bool  # by blocks of queries, for a CPU (lmscale.attention)
+    spread: bool  # over several devices
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         d, h, k = x.shape[-1], self.heads, self.head_size
-
-        # One product, not three: with heads split over a mesh, each would reduce its own gradient of x over devices.
-        # Heads come first among its outputs, so that seeing the weight as a matrix leaves them split.
-        inward = Linear((d, h, 3, k), ("embed", "heads", None, "kv"), 1, dtype=self.dtype, name="inward")(x)
-        query, key, value = rotate(inward[..., 0, :]), rotate(inward[..., 1, :]), inward[..., 2, :]
-        out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, dtype=self.dtype, name="out")
-        return out(causal_attention(query, key, value, self.blocked))
+        # heads come first among the outputs, so that seeing the weight as a matrix leaves them split over a mesh
+        shape, names = (d, h, 3, k), ("embed", "heads", None, "kv")
+        inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
+        if self.spread:  # three products would each gather their weight and reduce a gradient of x over the devices
+            together = contract(x, inward, 1)
+            query, key, value = (together[..., i, :] for i in range(3))
+        else:
+            query, key, value = (contract(x, inward[:, :, i], 1) for i in range(3))  # faster on a CPU
+        out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
+        return out(causal_attention(rotate(query), rotate(key), value, self.blocked))
 
 
 class FeedForward(nn.Module):
@@ -102,11 +111,10 @@ class FeedForward(nn.Module):
 
     hidden: int
     residual_scale: float
-    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         d, f = x.shape[-1], self.hidden
-        up = Linear((d, f), ("embed", "mlp"), 1, dtype=self.dtype, name="up")
-        down = Linear((f, d), ("mlp", "embed"), 1, self.residual_scale, dtype=self.dtype, name="down")
+        up = Linear((d, f), ("embed", "mlp"), 1, name="up")
+        down = Linear((f, d), ("mlp", "embed"), 1, self.residual_scale, name="down")
         return down(nn.gelu(up(x)))

@@ -25,15 +25,14 @@ class Block(nn.Module):
 
     shape: Shape
     mesh: Mesh
-    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"], _: None) -> tuple[Float[Array, "B S D"], None]:
         s = self.shape
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        attention = Attention(s.heads, s.head_size, scale, self.dtype, on_cpu, name="attention")
-        feedforward = FeedForward(s.feedforward, scale, self.dtype, name="feedforward")
+        attention = Attention(s.heads, s.head_size, scale, on_cpu, self.mesh.size > 1, name="attention")
+        feedforward = FeedForward(s.feedforward, scale, name="feedforward")
         x = x + attention(RMSNorm(name="attention_norm")(x))
         x = x + feedforward(RMSNorm(name="feedforward_norm")(x))
         return constrain(x, self.mesh, "batch", None, None), None
@@ -64,7 +63,7 @@ class Decoder(nn.Module):
             unroll=s.depth if unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = layers(s, self.mesh, self.dtype, name="layers")(x, None)
+        x, _ = layers(s, self.mesh, name="layers")(x, None)
         x = RMSNorm(name="final_norm")(x)
         if not s.tied:
             table = parameter(self, "head", init, (s.vocab, s.width)).astype(self.dtype)
