@@ -4,6 +4,7 @@ A law's parameters may be numbers, or arrays of shape [R, 1] holding one value p
 then broadcast to [R, points], which is how every interval of this package is made.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
 
@@ -33,7 +34,7 @@ class Optimum:
     loss_nats: Array
 
 
-class Law:
+class Law(ABC):
     """What fitting, uncertainty, plots and backtests ask of every law. Each is a frozen dataclass of its parameters.
 
     `unique_tokens` is the text there is; a law that does not model repetition counts a repeated token as a new one.
@@ -64,13 +65,15 @@ class Law:
         alpha, beta = self.parameters["alpha"], self.parameters["beta"]
         return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
 
+    @abstractmethod
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         """Loss in nats per token of runs with `params` parameters trained on `tokens` tokens."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
         """N*, D* and loss of each budget C = 6 N D. Raises InputError for a budget not finite and positive."""
-        raise NotImplementedError
+        ...
 
 
 def budgets(flops: ArrayLike) -> Array:
