@@ -14,7 +14,7 @@ from analysis import dual
 from analysis.dual import Dual
 from analysis.errors import InputError
 from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns, raise_without
-from analysis.laws import MOST_LOG, Array, Chinchilla
+from analysis.laws import MOST_LOG, Array, Chinchilla, Law
 from analysis.model import Differentiated
 from analysis.rivals import BrokenCompute, Coupled, Kaplan, Repeats
 from analysis.solve import Loss, minimise
@@ -30,12 +30,10 @@ REPEAT_BOUNDS = (1e-2, 1e4)  # R_D*, R_N*: Muennighoff et al. 2023 find 15.4 and
 class CoupledForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta, log gamma)."""
 
+    fits: ClassVar[type[Law]] = Coupled
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta", "gamma")
     fixable: ClassVar[tuple[str, ...]] = names
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name == "gamma" else super().coordinate(name, value)
+    logs: ClassVar[tuple[str, ...]] = (*Form.logs, "gamma")
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
@@ -76,6 +74,7 @@ class CoupledForm(Form):
 class KaplanForm(Form):
     """theta = (alpha log N_c / N0, beta log D_c / D0, alpha, beta)."""
 
+    fits: ClassVar[type[Law]] = Kaplan
     names: ClassVar[tuple[str, ...]] = ("N_c", "D_c", "alpha", "beta")
     telling: ClassVar[tuple[str, ...]] = names
     fixable: ClassVar[tuple[str, ...]] = ("alpha", "beta")
@@ -120,12 +119,10 @@ class KaplanForm(Form):
 class RepeatsForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta, log R_D*, log R_N*)."""
 
+    fits: ClassVar[type[Law]] = Repeats
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta", "R_D", "R_N")
     fixable: ClassVar[tuple[str, ...]] = names
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name in ("R_D", "R_N") else super().coordinate(name, value)
+    logs: ClassVar[tuple[str, ...]] = (*Form.logs, "R_D", "R_N")
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
@@ -185,13 +182,11 @@ class BrokenForm(Form):
     The width f of the break is held (at one e-fold of compute unless told otherwise): few tables resolve it.
     """
 
+    fits: ClassVar[type[Law]] = BrokenCompute
     names: ClassVar[tuple[str, ...]] = ("L0", "F", "c0", "c1", "C_b", "f", "G", "alpha", "beta")
     telling: ClassVar[tuple[str, ...]] = ("F", "c0", "G", "alpha", "beta")
     fixable: ClassVar[tuple[str, ...]] = ("L0", "c0", "c1", "f", "alpha", "beta")
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name == "f" else super().coordinate(name, value)
+    logs: ClassVar[tuple[str, ...]] = (*Form.logs, "f")
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:

@@ -17,10 +17,7 @@ from analysis.model import Model
 
 EXPONENT_BOUNDS = (0.01, 2.0)  # alpha, beta: the range of starts of Hoffmann et al. 2022, App. D.3, without its zero
 L0_FLOOR = 1e-4  # of the lowest loss: a fit that stops there has found no irreducible loss
-SIGNED = ("kappa", "c1")  # parameters of either sign
-UNBOUNDED = ("f",)  # parameters held unless told otherwise, whose box is a point
 SLACK = 1e-9
-LOGS = ("A", "B", "L0")  # parameters whose coordinate is a logarithm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +34,8 @@ class Runs:
 class Form(ABC):
     """A law as it is fitted. theta lies between lower and upper [K], equal for a parameter held at a given value.
 
-    names: of theta's coordinates, so that a bound met can be named. telling: those without which exponents mean
-    nothing. fixable: those that can be held.
+    fits: the law. names: of theta's coordinates, so that a bound met can be named. telling: those without which
+    exponents mean nothing. fixable: those that can be held; logs: of these, those whose coordinate is a logarithm.
     """
 
     log_n0: float
@@ -46,9 +43,11 @@ class Form(ABC):
     lower: Array
     upper: Array
 
+    fits: ClassVar[type[Law]]
     names: ClassVar[tuple[str, ...]]
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha", "beta")
     fixable: ClassVar[tuple[str, ...]]
+    logs: ClassVar[tuple[str, ...]] = ("A", "B", "L0")
 
     @classmethod
     def of(cls, runs: Runs, fixed: Mapping[str, float] | None = None) -> Self:
@@ -58,22 +57,19 @@ class Form(ABC):
             if name not in cls.fixable:
                 raise InputError(f"fix: {name} cannot be held; choose among {', '.join(cls.fixable)}")
             number = isinstance(value, int | float | np.number) and bool(np.isfinite(value))
-            if not number or (value <= 0 and name not in SIGNED):
+            if not number or (value <= 0 and name not in cls.fits.signed):
                 raise InputError(f"fix: {name}={value} is no value of it; give a finite positive number")
         # A coefficient is held at its own value only if its coordinate is not shifted by the exponent beside it.
         log_n0 = 0.0 if "A" in fixed else float(np.log(runs.params).mean())
         log_d0 = 0.0 if "B" in fixed else float(np.log(runs.tokens).mean())
         lower, upper = cls.box(runs, log_n0, log_d0)
         for name, value in fixed.items():
-            k, coordinate = cls.names.index(name), cls.coordinate(name, value)
-            if name not in UNBOUNDED and not lower[k] - SLACK <= coordinate <= upper[k] + SLACK:
+            k, coordinate = cls.names.index(name), float(np.log(value) if name in cls.logs else value)
+            # A box that is a point is that of a parameter held at a usual value: it may be held at any other.
+            if lower[k] < upper[k] and not lower[k] - SLACK <= coordinate <= upper[k] + SLACK:
                 raise InputError(f"fix: {name}={value} is outside the range in which the law is fitted; give another")
             lower[k] = upper[k] = coordinate
         return cls(log_n0=log_n0, log_d0=log_d0, lower=lower, upper=upper)
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name in LOGS else float(value)
 
     @property
     def free(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns
-from analysis.laws import Array, Chinchilla, EqualExponent
+from analysis.laws import Array, Chinchilla, EqualExponent, Law
 from analysis.model import LogSumExp
 from analysis.rivals import Interaction
 
@@ -20,6 +20,7 @@ KAPPA_BOUND = 1.0
 class ChinchillaForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta)."""
 
+    fits: ClassVar[type[Law]] = Chinchilla
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta")
     fixable: ClassVar[tuple[str, ...]] = names
 
@@ -54,6 +55,7 @@ class ChinchillaForm(Form):
 class EqualForm(Form):
     """theta = (log A N0^-alpha, log B D0^-alpha, log L0, alpha)."""
 
+    fits: ClassVar[type[Law]] = EqualExponent
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha")
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha")
     fixable: ClassVar[tuple[str, ...]] = names
@@ -90,6 +92,7 @@ class EqualForm(Form):
 class InteractionForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta N0^-kappa, log L0, alpha, beta, kappa)."""
 
+    fits: ClassVar[type[Law]] = Interaction
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta", "kappa")
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha", "beta", "kappa")
     fixable: ClassVar[tuple[str, ...]] = ("L0", "alpha", "beta", "kappa")
