@@ -13,8 +13,8 @@ import numpy as np
 from analysis import dual
 from analysis.dual import Dual
 from analysis.errors import InputError
-from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns, raise_without
-from analysis.laws import MOST_LOG, Array, Chinchilla, Law
+from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, base_law, base_theta, columns, raise_without
+from analysis.laws import MOST_LOG, Array, Law
 from analysis.model import Differentiated
 from analysis.rivals import BrokenCompute, Coupled, Kaplan, Repeats
 from analysis.solve import Loss, minimise
@@ -56,18 +56,11 @@ class CoupledForm(Form):
         return _crossed(self, base, [np.log((0.1, 0.5, 1.0, 2.0))])
 
     def theta(self, law: Any) -> Array:
-        return np.append(_base_theta(self, law), np.log(law.gamma))
+        return np.append(base_theta(self, law), np.log(law.gamma))
 
     def law(self, theta: Array) -> Coupled:
-        a, b, e, alpha, beta, log_gamma = columns(theta)
-        return Coupled(
-            A=np.exp(a + alpha * self.log_n0),
-            B=np.exp(b + beta * self.log_d0),
-            L0=np.exp(e),
-            alpha=alpha,
-            beta=beta,
-            gamma=np.exp(log_gamma),
-        )
+        *five, log_gamma = columns(theta)
+        return Coupled(**base_law(self, *five).parameters, gamma=np.exp(log_gamma))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,19 +153,11 @@ class RepeatsForm(Form):
         return _crossed(self, _chinchilla(self, base), [np.log((1.0, 10.0, 100.0))] * 2)
 
     def theta(self, law: Any) -> Array:
-        return np.append(_base_theta(self, law), np.log([law.R_D, law.R_N]))
+        return np.append(base_theta(self, law), np.log([law.R_D, law.R_N]))
 
     def law(self, theta: Array) -> Repeats:
-        a, b, e, alpha, beta, log_r_d, log_r_n = columns(theta)
-        return Repeats(
-            A=np.exp(a + alpha * self.log_n0),
-            B=np.exp(b + beta * self.log_d0),
-            L0=np.exp(e),
-            alpha=alpha,
-            beta=beta,
-            R_D=np.exp(log_r_d),
-            R_N=np.exp(log_r_n),
-        )
+        *five, log_r_d, log_r_n = columns(theta)
+        return Repeats(**base_law(self, *five).parameters, R_D=np.exp(log_r_d), R_N=np.exp(log_r_n))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,10 +220,9 @@ class BrokenForm(Form):
 
     def theta(self, law: Any) -> Array:
         log_c0 = np.log(6.0) + self.log_n0 + self.log_d0
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[0]
         best = np.log(law.G) + law.beta / (law.alpha + law.beta) * (self.log_n0 + self.log_d0)
         return np.array(
-            [log_l0, np.log(law.F) - law.c0 * log_c0, law.c0, law.c1, np.log(law.C_b) - log_c0, np.log(law.f),
+            [self.log_l0(law), np.log(law.F) - law.c0 * log_c0, law.c0, law.c1, np.log(law.C_b) - log_c0, np.log(law.f),
              best - self.log_n0, law.alpha, law.beta], np.float64)  # fmt: skip
 
     def law(self, theta: Array) -> BrokenCompute:
@@ -256,14 +240,6 @@ class BrokenForm(Form):
             alpha=alpha,
             beta=beta,
         )
-
-
-def _base_theta(form: Form, law: Coupled | Repeats) -> Array:
-    plain = Chinchilla(A=law.A, B=law.B, L0=law.L0, alpha=law.alpha, beta=law.beta)
-    k = form.names.index("L0")
-    log_l0 = np.log(plain.L0) if plain.L0 > 0 else form.lower[k]
-    n_term, d_term = np.log(plain.A) - plain.alpha * form.log_n0, np.log(plain.B) - plain.beta * form.log_d0
-    return np.array([n_term, d_term, log_l0, plain.alpha, plain.beta], np.float64)
 
 
 def _chinchilla(form: Form, runs: Runs) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from analysis.errors import InputError
-from analysis.laws import Array, Law
+from analysis.laws import Array, Chinchilla, Law
 from analysis.model import Model
 
 EXPONENT_BOUNDS = (0.01, 2.0)  # alpha, beta: the range of starts of Hoffmann et al. 2022, App. D.3, without its zero
@@ -98,6 +98,10 @@ class Form(ABC):
         """theta [K] gives numbers, theta [R, K] a law whose parameters are [R, 1]."""
         ...
 
+    def log_l0(self, law: Any) -> float:
+        """The coordinate of L0: the lower bound where it is zero."""
+        return float(np.log(law.L0)) if law.L0 > 0 else float(self.lower[self.names.index("L0")])
+
     def offsets(self, runs: Runs) -> tuple[Array, Array]:
         """log N and log D of the runs, counted from their centres."""
         return np.log(runs.params) - self.log_n0, np.log(runs.tokens) - self.log_d0
@@ -106,6 +110,19 @@ class Form(ABC):
 def columns(theta: Array) -> list[Any]:
     """theta's coordinates as numbers, or as [R, 1] columns."""
     return [theta[:, k, None] if theta.ndim == 2 else float(theta[k]) for k in range(theta.shape[-1])]
+
+
+def base_theta(form: Form, law: Any) -> Array:
+    """[5], (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta) of a law that has these parameters."""
+    n_term, d_term = np.log(law.A) - law.alpha * form.log_n0, np.log(law.B) - law.beta * form.log_d0
+    return np.array([n_term, d_term, form.log_l0(law), law.alpha, law.beta], np.float64)
+
+
+def base_law(form: Form, a: Any, b: Any, e: Any, alpha: Any, beta: Any) -> Chinchilla:
+    """The inverse of `base_theta`, of numbers or of columns [R, 1]."""
+    return Chinchilla(
+        A=np.exp(a + alpha * form.log_n0), B=np.exp(b + beta * form.log_d0), L0=np.exp(e), alpha=alpha, beta=beta
+    )
 
 
 def base_box(runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:

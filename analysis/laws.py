@@ -150,15 +150,16 @@ class EqualExponent(Law):
     )
 
     @property
-    def _chinchilla(self) -> Chinchilla:
+    def chinchilla(self) -> Chinchilla:
+        """The same law with both exponents."""
         return Chinchilla(A=self.A, B=self.B, L0=self.L0, alpha=self.alpha, beta=self.alpha)
 
     @property
     def exponents(self) -> dict[str, Any]:
-        return self._chinchilla.exponents
+        return self.chinchilla.exponents
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
-        return self._chinchilla.predict(params, tokens)
+        return self.chinchilla.predict(params, tokens)
 
     def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
-        return self._chinchilla.optimum(flops)
+        return self.chinchilla.optimum(flops)

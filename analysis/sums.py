@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns
+from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, base_law, base_theta, columns
 from analysis.laws import Array, Chinchilla, EqualExponent, Law
 from analysis.model import LogSumExp
 from analysis.rivals import Interaction
@@ -40,15 +40,10 @@ class ChinchillaForm(Form):
         return np.clip(projected(runs, *self.offsets(runs)), self.lower, self.upper)
 
     def theta(self, law: Any) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.beta * self.log_d0
-        return np.array([n_term, d_term, log_l0, law.alpha, law.beta], np.float64)
+        return base_theta(self, law)
 
     def law(self, theta: Array) -> Chinchilla:
-        a, b, e, alpha, beta = columns(theta)
-        return Chinchilla(
-            A=np.exp(a + alpha * self.log_n0), B=np.exp(b + beta * self.log_d0), L0=np.exp(e), alpha=alpha, beta=beta
-        )
+        return base_law(self, *columns(theta))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +72,12 @@ class EqualForm(Form):
         return np.clip(projected(runs, *self.offsets(runs), equal=True)[:, :4], self.lower, self.upper)
 
     def theta(self, law: Any) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.alpha * self.log_d0
-        return np.array([n_term, d_term, log_l0, law.alpha], np.float64)
+        return base_theta(self, law.chinchilla)[:4]
 
     def law(self, theta: Array) -> EqualExponent:
         a, b, e, alpha = columns(theta)
-        return EqualExponent(
-            A=np.exp(a + alpha * self.log_n0), B=np.exp(b + alpha * self.log_d0), L0=np.exp(e), alpha=alpha
-        )
+        plain = base_law(self, a, b, e, alpha, alpha)
+        return EqualExponent(A=plain.A, B=plain.B, L0=plain.L0, alpha=alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +109,9 @@ class InteractionForm(Form):
         return np.clip(starts, self.lower, self.upper)
 
     def theta(self, law: Any) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term = np.log(law.A) - law.alpha * self.log_n0
-        d_term = np.log(law.B) - law.beta * self.log_d0 - law.kappa * self.log_n0
-        return np.array([n_term, d_term, log_l0, law.alpha, law.beta, law.kappa], np.float64)
+        theta = np.append(base_theta(self, law), law.kappa)
+        theta[1] -= law.kappa * self.log_n0
+        return theta
 
     def law(self, theta: Array) -> Interaction:
         a, b, e, alpha, beta, kappa = columns(theta)
