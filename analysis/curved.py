@@ -70,6 +70,7 @@ class KaplanForm(Form):
     fits: ClassVar[type[Law]] = Kaplan
     names: ClassVar[tuple[str, ...]] = ("N_c", "D_c", "alpha", "beta")
     telling: ClassVar[tuple[str, ...]] = names
+    apart: ClassVar[tuple[str, ...]] = names
     fixable: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     @classmethod
@@ -170,6 +171,7 @@ class BrokenForm(Form):
     fits: ClassVar[type[Law]] = BrokenCompute
     names: ClassVar[tuple[str, ...]] = ("L0", "F", "c0", "c1", "C_b", "f", "G", "alpha", "beta")
     telling: ClassVar[tuple[str, ...]] = ("F", "c0", "G", "alpha", "beta")
+    apart: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     fixable: ClassVar[tuple[str, ...]] = ("L0", "c0", "c1", "f", "alpha", "beta")
     logs: ClassVar[tuple[str, ...]] = (*Form.logs, "f")
 

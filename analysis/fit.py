@@ -144,16 +144,17 @@ def fit(
     held = fixed or {}
     if not form.free:
         raise InputError("fix: every parameter is held, nothing is left to fit; leave one free")
-    if len({"A", "B", "alpha", "beta"} & set(form.names) - set(held)) > 1 or form.names[0] not in ("A", "B", "L0"):
-        require_identifiable(runs.params, runs.tokens, free=form.free)
-    elif len(table) <= form.free:
-        raise InputError(f"runs: {len(table)} usable rows cannot fit {form.free} parameters; give at least one more")
+    free = len(form.free)
+    if len({*form.apart} & {*form.free}) > 1:
+        require_identifiable(runs.params, runs.tokens, free=free)
+    elif len(table) <= free:
+        raise InputError(f"runs: {len(table)} usable rows cannot fit {free} parameters; give at least one more")
     share = weight / weight.max()
     effective = float(share.sum() ** 2 / (share @ share))
-    if effective <= form.free:
+    if effective <= free:
         raise InputError(
             f"weights: as uneven as these, {len(table)} runs tell no more than {effective:.1f} equal ones would, and "
-            f"{form.free} parameters are fitted; give weights of one order of magnitude"
+            f"{free} parameters are fitted; give weights of one order of magnitude"
         )
     model, starts = form.model(runs), form.starts(runs)
     found = _search(form, runs, weight, starts, measure, seed)
@@ -164,18 +165,18 @@ def fit(
     fitted, jacobian = model.jacobian(theta)
     residuals = np.log(runs.loss_nats) - fitted
     resampling = Resampling.of(runs.params, table.trajectory, clustered=table.clustered)
-    free = jacobian[:, form.upper > form.lower]
+    jacobian = jacobian[:, form.upper > form.lower]
     draws, errors = None, np.empty(0)
     if bootstrap and len(table) > RESAMPLED_RUNS:
         draws, errors = linearised(model, form, theta, runs, weight, measure, resampling, count=bootstrap, seed=seed)
     elif bootstrap:
-        draws, errors = _resample(model, form, found, runs, fitted, free, weight, measure, resampling, bootstrap, seed)
+        draws, errors = _resample(model, form, found, runs, fitted, jacobian, weight, measure, resampling, bootstrap, seed)
     samples = None if draws is None else form.law(draws)
     at_bounds = bounds_met(form, theta)
     agreement = float(np.mean(_same(found.objective, float(found.objective[best]))))
-    condition = float(np.linalg.cond(free / np.maximum(np.linalg.norm(free, axis=0), 1e-300)))
+    condition = float(np.linalg.cond(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)))
     intervals = {} if samples is None else _intervals(samples, form)
-    identifiable, reason = told(form, at_bounds, draws, intervals.get("a"), condition, free)
+    identifiable, reason = told(form, at_bounds, draws, intervals.get("a"), condition, jacobian)
     shown = residuals if residual == "log" else runs.loss_nats - np.exp(fitted)
     return Fit(
         table=table,
@@ -324,7 +325,7 @@ def _resample(
 
 def _intervals(samples: Law, form: Form) -> dict[str, tuple[float, float]]:
     """Of every parameter and exponent but those held."""
-    held = {name for name, free in zip(form.names, form.upper > form.lower, strict=True) if not free}
+    held = {*form.names} - {*form.free}
     values = {name: value for name, value in {**samples.parameters, **samples.exponents}.items() if name not in held}
     ends = {name: interval(np.asarray(value)[:, 0]) for name, value in values.items() if np.ndim(value) == 2}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

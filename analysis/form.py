@@ -35,7 +35,8 @@ class Form(ABC):
     """A law as it is fitted. theta lies between lower and upper [K], equal for a parameter held at a given value.
 
     fits: the law. names: of theta's coordinates, so that a bound met can be named. telling: those without which
-    exponents mean nothing. fixable: those that can be held; logs: of these, those whose coordinate is a logarithm.
+    exponents mean nothing. apart: those that only runs in which N and D vary apart can tell, once two of them are
+    free. fixable: those that can be held; logs: of these, those whose coordinate is a logarithm.
     """
 
     log_n0: float
@@ -46,6 +47,7 @@ class Form(ABC):
     fits: ClassVar[type[Law]]
     names: ClassVar[tuple[str, ...]]
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha", "beta")
+    apart: ClassVar[tuple[str, ...]] = ("A", "B", "alpha", "beta")
     fixable: ClassVar[tuple[str, ...]]
     logs: ClassVar[tuple[str, ...]] = ("A", "B", "L0")
 
@@ -72,9 +74,9 @@ class Form(ABC):
         return cls(log_n0=log_n0, log_d0=log_d0, lower=lower, upper=upper)
 
     @property
-    def free(self) -> int:
-        """How many parameters the runs must tell."""
-        return int(np.sum(self.upper > self.lower))
+    def free(self) -> tuple[str, ...]:
+        """The names that the runs must tell: those not held."""
+        return tuple(name for name, free in zip(self.names, self.upper > self.lower, strict=True) if free)
 
     @classmethod
     @abstractmethod

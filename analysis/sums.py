@@ -53,6 +53,7 @@ class EqualForm(Form):
     fits: ClassVar[type[Law]] = EqualExponent
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha")
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha")
+    apart: ClassVar[tuple[str, ...]] = telling
     fixable: ClassVar[tuple[str, ...]] = names
 
     @classmethod
