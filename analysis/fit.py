@@ -170,7 +170,9 @@ def fit(
     if bootstrap and len(table) > RESAMPLED_RUNS:
         draws, errors = linearised(model, form, theta, runs, weight, measure, resampling, count=bootstrap, seed=seed)
     elif bootstrap:
-        draws, errors = _resample(model, form, found, runs, fitted, jacobian, weight, measure, resampling, bootstrap, seed)
+        draws, errors = _resample(
+            model, form, found, runs, fitted, jacobian, weight, measure, resampling, bootstrap, seed
+        )
     samples = None if draws is None else form.law(draws)
     at_bounds = bounds_met(form, theta)
     agreement = float(np.mean(_same(found.objective, float(found.objective[best]))))
@@ -308,9 +310,9 @@ def _resample(
     for first in range(0, bootstrap, block):
         part = slice(first, min(first + block, bootstrap))
         count = part.stop - first
-        drawn = resampling.draw(np.zeros_like(fitted), residual, jacobian, count=count, rng=rng)
-        errors[part] = drawn.errors
-        targets = fitted + drawn.targets / scale
+        drawn = resampling.draw(residual, jacobian, count=count, rng=rng)
+        errors[part] = drawn.new_run
+        targets = fitted + drawn.log_errors / scale
         targets = targets if loss.residual == "log" else np.exp(targets)
         lowest, own = np.full(count, np.inf), draws[part]
         for index in minima:
