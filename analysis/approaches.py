@@ -16,7 +16,7 @@ from analysis.isoflop import IsoFlop, isoflop
 from analysis.laws import Optimum
 from analysis.optimal import OptimalRow, optimal
 from analysis.powerlaw import LEAST_FOR_FLOOR
-from analysis.uncertainty import interval
+from analysis.uncertainty import interval, require_resamples
 
 T = TypeVar("T")
 
@@ -70,8 +70,9 @@ def compare(
 
     Compute is 6ND in all three, so that one budget means one thing. flops: by default 1, 10 and 100 times the largest
     compute of the fit. Approaches that the runs do not allow are listed with the reason.
-    Raises InputError for a budget that is not finite and positive.
+    Raises InputError for a budget that is not finite and positive, and for a bad number of resamples or seed.
     """
+    require_resamples(bootstrap, seed)
     budgets = np.array([1.0, 10.0, 100.0]) * fit.flops_max if flops is None else np.asarray(flops, np.float64)
     rows = optimal(fit, list(budgets))
     answers, refused = [], []

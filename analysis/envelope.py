@@ -15,6 +15,7 @@ from analysis.errors import InputError
 from analysis.identify import require_identifiable
 from analysis.laws import Array
 from analysis.powerlaw import Frontier, intervals_of, loss_law, power_law
+from analysis.uncertainty import require_resamples
 
 Estimator = Literal["crossings", "points"]
 Compute = Literal["given", "6nd"]
@@ -90,8 +91,7 @@ def envelope(
     for name, value, kind in (("estimator", estimator, Estimator), ("compute", compute, Compute)):
         if value not in get_args(kind):
             raise InputError(f"{name}: {value!r} is unknown; choose {' or '.join(get_args(kind))}")
-    if bootstrap < 0 or bootstrap == 1:
-        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
+    require_resamples(bootstrap, seed)
     if len({curve.params for curve in curves.curves}) < 3:
         raise InputError("params: the curves have fewer than 3 sizes, so none is between two others; add sizes")
     joined = sum(len(curve.flops) for curve in curves.curves if len(curve.flops) > 1)

@@ -19,7 +19,7 @@ from analysis.rivals import Repeats
 from analysis.rows import ROW, chosen, numbers
 from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
 from analysis.table import Table
-from analysis.uncertainty import Resampling, interval
+from analysis.uncertainty import Resampling, interval, require_resamples
 from analysis.verdict import bounds_met, told, warnings_of
 
 AGREE = 1e-9  # objectives of two starts closer than this, or than one part in a million, are one optimum
@@ -132,10 +132,7 @@ def fit(
     value, such as {"alpha": 0.35}.
     Raises InputError for an unknown law, a bad option, and a table that cannot tell the law's parameters.
     """
-    if not isinstance(bootstrap, int | np.integer) or bootstrap < 0 or bootstrap == 1:
-        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed: {seed} is no seed; give a whole number from 0 on")
+    require_resamples(bootstrap, seed)
     table = suited(table, law)
     table, weight = _weighed(table, weights)
     measure = Loss(kind=loss, delta=delta, residual=residual)

@@ -28,6 +28,7 @@ from analysis.profile import (
     residuals_of_parabola,
 )
 from analysis.table import Table, read
+from analysis.uncertainty import require_resamples
 
 Resample = Literal["noise", "budgets"]
 Scatter = Literal["include", "ignore"]
@@ -119,7 +120,8 @@ def isoflop(
     """
     shape = Shape(method=method, response=response, window=float(window), same_size=same_size)
     choices = {"resample": resample, "scatter": scatter, "weights": weights, "compute": compute}
-    _check(choices, noise, bootstrap)
+    _check(choices, noise)
+    require_resamples(bootstrap, seed)
     grouping = group(table, budgets=budgets, tolerance=tolerance)
     params, tokens, losses = table.params, table.tokens, table.loss_nats
     profiles = [
@@ -194,15 +196,13 @@ def llama3(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
     return isoflop(table, window=math.inf, response="loss", weights="equal", bootstrap=bootstrap, seed=seed)
 
 
-def _check(choices: dict[str, str], noise: float | None, bootstrap: int) -> None:
+def _check(choices: dict[str, str], noise: float | None) -> None:
     kinds = {"resample": Resample, "scatter": Scatter, "weights": Weights, "compute": Compute}
     for name, value in choices.items():
         if value not in get_args(kinds[name]):
             raise InputError(f"{name}: {value!r} is unknown; choose {' or '.join(get_args(kinds[name]))}")
     if noise is not None and not (math.isfinite(noise) and noise > 0):
         raise InputError(f"noise: {noise} is no standard deviation of a loss; give nats such as 0.002")
-    if bootstrap < 0 or bootstrap == 1:
-        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
 
 
 def _require(profiles: Sequence[Profile], grouping: Grouping) -> None:

@@ -26,6 +26,14 @@ OUTLYING = 4.0  # standard deviations, beyond which an error is not one of the o
 ROUNDS = 200  # of drawing, before a design that keeps losing its sizes is refused
 
 
+def require_resamples(bootstrap: int, seed: int, *, usual: int = 1000) -> None:
+    """Raise InputError unless `bootstrap` is a number of resamples (none, or two and more) and `seed` one of theirs."""
+    if not isinstance(bootstrap, int | np.integer) or bootstrap < 0 or bootstrap == 1:
+        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or {usual}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: {seed} is no seed; give a whole number from 0 on")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resamples:
     """log_errors [1 or R, n], of each run's loss; weights [1 or R, n], how often each run was drawn.

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import InputError, fit, from_frame
+from analysis import InputError, backtest, compare, envelope, fit, from_frame, isoflop, rolling
+from analysis.curves import from_table
 from analysis.uncertainty import Resampling, as_new, interval
 
 
@@ -28,6 +29,23 @@ def test_the_design_chooses_the_resampling(branched, branched_frame):
     assert of(independent(branched_frame)).kind == "residuals"
     assert of(independent(branched_frame, seeds=6)).kind == "rows"
     assert "random effect for each of 5 trajectories" in of(branched()).description
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"bootstrap": 1}, "bootstrap: 1 resamples make no interval"), ({"bootstrap": 2.5}, "bootstrap: 2.5 resamples"),
+     ({"bootstrap": -1}, "bootstrap: -1 resamples"), ({"seed": -1}, "seed: -1 is no seed")],
+)  # fmt: skip
+def test_every_method_refuses_resamples_that_are_none(branched, options, message):
+    table = branched()
+    fitted = fit(table, bootstrap=0)
+    for method in (fit, backtest, rolling, isoflop):
+        with pytest.raises(InputError, match=message):
+            method(table, **options)
+    with pytest.raises(InputError, match=message):
+        envelope(from_table(table), **options)
+    with pytest.raises(InputError, match=message):
+        compare(fitted, None, **options)
 
 
 def test_no_resample_loses_a_size(branched, branched_frame):
