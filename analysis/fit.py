@@ -15,7 +15,6 @@ from analysis.identify import require_identifiable
 from analysis.laws import Array, Chinchilla, Law
 from analysis.linearised import linearised
 from analysis.model import Model
-from analysis.rivals import Repeats
 from analysis.rows import ROW, chosen, numbers
 from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
 from analysis.table import Table
@@ -204,8 +203,11 @@ def fit(
 
 
 def suited(table: Table, law: str) -> Table:
-    """The rows of which this law can say something; the others are left out and listed."""
-    return table.needing("unique_tokens") if law == Repeats.name else table
+    """The rows of which this law can say something; the others are left out and listed.
+
+    Raises InputError for an unknown law, and where no row is left.
+    """
+    return table.needing("unique_tokens") if form_of(law).fits.models_repeats else table
 
 
 def _described(resampling: Resampling, draws: Array | None, runs: int) -> str:

@@ -37,12 +37,12 @@ class Optimum:
 class Law(ABC):
     """What fitting, uncertainty, plots and backtests ask of every law. Each is a frozen dataclass of its parameters.
 
-    `unique_tokens` is the text there is; a law that does not model repetition counts a repeated token as a new one.
+    `unique_tokens` is the text there is; a law of which `models_repeats` is false counts a repeated token as a new one.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
-
+    models_repeats: ClassVar[bool] = False
     signed: ClassVar[tuple[str, ...]] = ()  # parameters of either sign; L0 may be zero, all others are positive
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ def optimal(
     unique_tokens: the text there is, for a law that knows what repeating it is worth.
     Raises InputError for a budget that is not finite and positive, and for unique_tokens with a law that ignores them.
     """
-    if unique_tokens is not None and fit.law.name != "repeats":
+    if unique_tokens is not None and not fit.law.models_repeats:
         raise InputError(
             f"unique_tokens: the law {fit.law.name!r} counts a repeated token as a new one; fit the law 'repeats'"
         )

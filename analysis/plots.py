@@ -175,7 +175,7 @@ def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
 
 def _text(fit: Fit) -> str:
     """What the curves of a law that knows repeats take for granted, beside runs that may repeat text."""
-    return ", text never repeated" if fit.law.name == "repeats" else ""
+    return ", text never repeated" if fit.law.models_repeats else ""
 
 
 def _shown_sizes(params: Array) -> Array:

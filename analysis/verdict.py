@@ -93,7 +93,7 @@ def warnings_of(
     highest = float(table.loss_nats.max())
     if highest > MOST_NATS:
         warnings.append(f"losses up to {highest:.3g}: nats per token are expected; are these perplexities or bits?")
-    if table.unique_tokens is not None and "R_D" not in form.names:
+    if table.unique_tokens is not None and not form.fits.models_repeats:
         again = int(np.sum(table.tokens > REPEATED * table.unique_tokens))
         if again:
             warnings.append(f"{again} runs repeat text, which this law counts as new; --law repeats does not")
