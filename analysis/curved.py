@@ -13,7 +13,7 @@ import numpy as np
 from analysis import dual
 from analysis.dual import Dual
 from analysis.errors import InputError
-from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, base_law, base_theta, columns, raise_without
+from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, base_law, base_theta, columns
 from analysis.laws import MOST_LOG, Array, Law
 from analysis.model import Differentiated
 from analysis.rivals import BrokenCompute, Coupled, Kaplan, Repeats
@@ -120,14 +120,14 @@ class RepeatsForm(Form):
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
-        if not np.any(runs.tokens > 1.001 * raise_without(runs, Repeats.name)):
+        if not np.any(runs.tokens > 1.001 * _unique_tokens(runs)):
             raise InputError("unique_tokens: no run repeats text, so R_D* and R_N* cannot be told; fit chinchilla")
         lower, upper = base_box(runs, log_n0, log_d0)
         low, high = np.log(REPEAT_BOUNDS)
         return np.append(lower, [low, low]), np.append(upper, [high, high])
 
     def model(self, runs: Runs) -> Differentiated:
-        unique = np.minimum(runs.tokens, raise_without(runs, Repeats.name))
+        unique = np.minimum(runs.tokens, _unique_tokens(runs))
         x, log_u = np.log(runs.params) - self.log_n0, np.log(unique) - self.log_d0
         again = runs.tokens / unique - 1
         most = Dual.constant(np.full(1, MOST_EXCESS), len(self.names))
@@ -146,7 +146,7 @@ class RepeatsForm(Form):
         return Differentiated(log_loss, len(self.names))
 
     def starts(self, runs: Runs) -> Array:
-        unique = raise_without(runs, Repeats.name)
+        unique = _unique_tokens(runs)
         fresh = runs.tokens <= 1.01 * unique
         base = runs
         if fresh.sum() > 10:  # Chinchilla's law knows nothing of the others
@@ -242,6 +242,16 @@ class BrokenForm(Form):
             alpha=alpha,
             beta=beta,
         )
+
+
+def _unique_tokens(runs: Runs) -> Array:
+    """[n]. Raises InputError where the table does not say them."""
+    if runs.unique_tokens is None:
+        raise InputError(
+            f"unique_tokens: the law {Repeats.name!r} needs this column; name yours with "
+            "--columns unique_tokens=YOUR_COLUMN"
+        )
+    return runs.unique_tokens
 
 
 def _chinchilla(form: Form, runs: Runs) -> Array:

@@ -139,12 +139,3 @@ def base_box(runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
     lower = np.array([floor, floor, floor, EXPONENT_BOUNDS[0], EXPONENT_BOUNDS[0]])
     upper = np.array([high + 3.0 + reach[0], high + 3.0 + reach[1], high, EXPONENT_BOUNDS[1], EXPONENT_BOUNDS[1]])
     return lower, upper
-
-
-def raise_without(runs: Runs, law: str) -> Array:
-    """The unique tokens of the runs. Raises InputError where the table does not say them."""
-    if runs.unique_tokens is None:
-        raise InputError(
-            f"unique_tokens: the law {law!r} needs this column; name yours with --columns unique_tokens=YOUR_COLUMN"
-        )
-    return runs.unique_tokens
