@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.expressions import evaluate
 from analysis.laws import Array
-from analysis.rows import OPTIONAL, POOLED_ONLY_WITHIN, is_text, listed, numbers, texts
+from analysis.rows import OPTIONAL, POOLED_ONLY_WITHIN, as_given, is_text, listed, numbers, texts
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "params": ("params", "n", "n_params", "num_params", "nparams", "n_param", "parameters", "n_parameters",
@@ -72,12 +72,9 @@ def canonical(
 
     columns gives a column of the file, or for a number an expression of them, for one of our names. It wins; then our
     own name, then the column whose name fits best, which must be the only one to fit so well.
-    Raises InputError for columns twice, names unknown, ambiguous aliases and what is missing.
+    Raises InputError for names unknown, ambiguous aliases and what is missing.
     """
     found = [str(c) for c in frame.columns]
-    twice = sorted({c for c in found if found.count(c) > 1}) if len(set(found)) < len(found) else []
-    if twice:
-        raise InputError(f"{source}: column {twice[0]!r} appears twice; rename one")
     named, computed, notes = _given(frame, columns, found)
     for name in ALIASES:
         if name in columns:
@@ -89,7 +86,7 @@ def canonical(
                 notes.append(f"{name} read from column {column!r}")
     taken = {*named.values(), *computed}
     # A column that only looks like ours, because the user named another, keeps its values under a name of its own.
-    frame = frame.rename(columns={c: named.get(c, f"{c}_as_given" if c in taken else c) for c in found})
+    frame = frame.rename(columns={c: named.get(c, as_given(c, found) if c in taken else c) for c in found})
     frame = frame.assign(**computed)
     missing = [name for name in ("params", "tokens", "loss_nats") if name not in taken]
     if missing and not ("flops" in taken and missing in (["params"], ["tokens"])):

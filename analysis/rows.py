@@ -1,5 +1,6 @@
 """Row by row: which rows of a table of runs may enter a fit, and why the others may not."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import numpy as np
@@ -23,11 +24,16 @@ LISTED = 8
 TRIED = 100  # cells of a column that must all be numbers before the whole of it is parsed
 
 
-def plain(frame: pd.DataFrame) -> pd.DataFrame:
+def plain(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Every column as numbers (int64, uint64 or float64) or as stripped text; truth values and dates become text.
 
-    A missing cell becomes NaN among numbers and '' among texts.
+    A missing cell becomes NaN among numbers and '' among texts. Raises InputError for a name that stands twice.
     """
+    names = [str(c).strip() for c in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{source}: column {twice!r} appears twice; rename one")
+    frame = frame.set_axis(names, axis=1).reset_index(drop=True)
     return pd.DataFrame({name: _plain(_column(frame, name)) for name in frame.columns}, index=frame.index, copy=False)
 
 
@@ -91,6 +97,13 @@ def blank(frame: pd.DataFrame, column: str) -> NDArray[np.bool_]:
 def chosen(frame: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
     """The rows where `rows` is true."""
     return frame if rows.all() else frame.loc[rows]
+
+
+def as_given(name: str, taken: Collection[str]) -> str:
+    """A name for the file's own column where `name` is to mean ours: none of those taken."""
+    while (name := f"{name}_as_given") in taken:
+        pass
+    return name
 
 
 def listed(names: Any, most: int = 12) -> str:

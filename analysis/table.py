@@ -17,6 +17,7 @@ from analysis.loaded import Loaded
 from analysis.rows import (
     OPTIONAL,
     ROW,
+    as_given,
     blank,
     chosen,
     drop_duplicates,
@@ -123,7 +124,7 @@ def read(
     `Table.excluded`.
     """
     loaded = load(path)
-    loaded = replace(loaded, frame=plain(_named(loaded.frame, str(path))))
+    loaded = replace(loaded, frame=plain(loaded.frame, str(path)))
     return _table(loaded, columns, where, drop_highest_loss, by, str(path))
 
 
@@ -141,17 +142,8 @@ def from_frame(
 
     `cut_short` says that the last row of its file had no end of line.
     """
-    cells = plain(_named(frame, source))
-    loaded = Loaded(frame=cells, rows=np.arange(2, len(frame) + 2), cut_short=cut_short)
+    loaded = Loaded(frame=plain(frame, source), rows=np.arange(2, len(frame) + 2), cut_short=cut_short)
     return _table(loaded, columns, where, drop_highest_loss, by, source)
-
-
-def _named(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    names = [str(c).strip() for c in frame.columns]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{source}: column {twice!r} appears twice; rename one")
-    return frame.set_axis(names, axis=1).reset_index(drop=True)
 
 
 def _table(
@@ -164,7 +156,7 @@ def _table(
 ) -> Table:
     excluded = ExcludedRows.of(loaded.excluded)
     frame, named, notes = canonical(loaded.frame, columns or {}, source)
-    frame = frame.rename(columns={ROW: f"{ROW}_as_given"})
+    frame = frame.rename(columns={ROW: as_given(ROW, frame.columns)})
     frame.insert(0, ROW, loaded.rows)
     if loaded.cut_short and len(frame):
         last = np.arange(len(frame)) == len(frame) - 1

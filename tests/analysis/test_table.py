@@ -75,6 +75,18 @@ def test_optional_columns(write, head):
         table.needing("flops_budget")
 
 
+def test_a_name_like_ours_that_is_not_meant_stays_under_another(write):
+    """Even where the file has a column of that other name."""
+    rows = [(*row, 7, "a", 8, "b") for row in ROWS]
+    table = read(write(text(rows, "N,D,loss,params,params_as_given,csv_row,csv_row_as_given")), columns={"params": "N"})
+    kept = table.frame.iloc[0]
+    assert table.params[0] == 1e7
+    assert kept[["params_as_given", "csv_row_as_given"]].tolist() == ["a", "b"]
+    assert kept[["params_as_given_as_given", "csv_row_as_given_as_given"]].tolist() == [7, 8]
+    with pytest.raises(InputError, match="column 'N' appears twice"):
+        from_frame(pd.DataFrame([(*row, 1) for row in ROWS], columns=["N", "D", "loss", " N"]))
+
+
 def test_tsv_and_folder_and_byte_order_mark(write, tmp_path):
     assert len(read(write(text().replace(",", "\t"), "a.tsv"))) == 9
     write("\ufeff" + text())
