@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.aliases import ALIASES as ALIASES
 from analysis.aliases import canonical
@@ -185,19 +186,25 @@ def _table(
 
 
 def _identity(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, bool]:
-    named = "run_id" in frame
-    run_id = texts(frame, "run_id") if named else [f"row {row}" for row in frame[ROW]]
-    frame = frame.assign(run_id=run_id)
+    """With run_id and trajectory in every row, and whether the file told which rows share a trajectory."""
+    frame = frame.assign(run_id=_filled(frame, "run_id", notes))
     if "trajectory" in frame:
-        named = texts(frame, "trajectory").to_numpy(object)
-        blanks = named == ""
-        if blanks.any():
-            notes.append(f"{int(blanks.sum())} rows name no trajectory: each is taken as one of its own")
-            named[blanks] = [f"row {row}" for row in frame[ROW].to_numpy()[blanks]]
-        return frame.assign(trajectory=named), True
-    repeated = named and len(frame["run_id"].unique()) < len(frame)
+        return frame.assign(trajectory=_filled(frame, "trajectory", notes)), True
+    repeated = len(frame["run_id"].unique()) < len(frame)
     if repeated:
         notes.append("run_id repeats: rows of one run_id are taken as points of one trajectory")
     else:
         notes.append("no trajectory column: rows are taken as independent runs")
     return frame.assign(trajectory=frame["run_id"]), repeated
+
+
+def _filled(frame: pd.DataFrame, column: str, notes: list[str]) -> NDArray[np.object_]:
+    """Names [n]; a row that has none is one of its own."""
+    rows = np.array([f"row {row}" for row in frame[ROW]], object)
+    if column not in frame:
+        return rows
+    names = texts(frame, column).to_numpy(object)
+    blanks = names == ""
+    if blanks.any():
+        notes.append(f"{int(blanks.sum())} rows name no {column}: each is taken as one of its own")
+    return np.where(blanks, rows, names)

@@ -174,6 +174,18 @@ def test_trajectories(write):
     assert not read(write(text())).clustered
 
 
+def test_rows_without_a_name_are_runs_of_their_own(write):
+    table = read(write(text([(*row, "") for row in ROWS], "N,D,loss,run")))
+    assert not table.clustered
+    assert len(set(table.trajectory)) == 9
+    table = read(write(text([(*row, name) for row, name in zip(ROWS, "aab      ", strict=True)], "N,D,loss,run")))
+    assert table.clustered
+    assert len(set(table.trajectory)) == 8
+    assert any(note.startswith("6 rows name no run_id") for note in table.notes)
+    # two runs of one size and length without a name are replicas, not two losses of one run
+    assert len(read(write(text([(1e7, 1e9, 3.5, ""), (1e7, 1e9, 3.4, "")], "N,D,loss,run")))) == 2
+
+
 def test_truncation_at_every_byte_is_refused_or_listed(write):
     whole = text()
     clean = {tuple(f"{v:.12g}" for v in row) for row in ROWS}
