@@ -8,7 +8,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
-from analysis.excluded import Excluded as Excluded
 from analysis.excluded import ExcludedRows
 from analysis.laws import Array, flops_6nd
 

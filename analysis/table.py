@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.aliases import ALIASES as ALIASES
 from analysis.aliases import canonical
 from analysis.errors import InputError
 from analysis.excluded import Excluded, ExcludedRows
