@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
-from analysis.excluded import ExcludedRows
+from analysis.excluded import SHOWN, ExcludedRows
 from analysis.laws import Array, flops_6nd
 
 ROW = "csv_row"  # the place in the file; in a CSV as a spreadsheet counts: the header is row 1, the first run row 2
@@ -206,10 +206,10 @@ def _optional(frame: pd.DataFrame, column: str, notes: list[str]) -> Array:
     bad = ~(np.isfinite(values) & (values > 0))
     wrong = bad & ~blank(frame, column)
     if wrong.any():
-        first = frame.loc[wrong].iloc[0]
+        cell, row = (frame[name].to_numpy()[wrong][0] for name in (column, ROW))
         notes.append(
             f"{column}: {int(wrong.sum())} cells are no finite positive number and taken as blank, "
-            f"the first {str(first[column])[:LISTED]!r} in row {first[ROW]}"
+            f"the first {str(cell)[:SHOWN]!r} in row {row}"
         )
     return np.where(bad, np.nan, values)
 

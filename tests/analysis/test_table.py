@@ -75,6 +75,11 @@ def test_optional_columns(write, head):
         table.needing("flops_budget")
 
 
+def test_a_bad_optional_cell_is_quoted_whole_with_its_row():
+    frame = pd.DataFrame({"N": [1e7, 2e7], "D": [1e9, 2e9], "loss": [3.5, 3.3], "U": [1e9, -123456789.5]})
+    assert any("the first '-123456789.5' in row 3" in note for note in from_frame(frame).notes)
+
+
 def test_a_name_like_ours_that_is_not_meant_stays_under_another(write):
     """Even where the file has a column of that other name."""
     rows = [(*row, 7, "a", 8, "b") for row in ROWS]
