@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.expressions import evaluate
 from analysis.laws import Array
-from analysis.rows import OPTIONAL, POOLED_ONLY_WITHIN, as_given, is_text, listed, numbers, texts
+from analysis.rows import DONE, OPTIONAL, POOLED_ONLY_WITHIN, as_given, is_text, listed, numbers, texts
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "params": ("params", "n", "n_params", "num_params", "nparams", "n_param", "parameters", "n_parameters",
@@ -40,7 +40,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 ARITHMETIC = ("params", "tokens", "flops", "loss_nats", *OPTIONAL)  # what an expression may give
 GROUPS = ("config", "summary", "summary_metrics", "hparams", "hparam", "metrics")  # of a tracker's export
-STATES = {"finished", "crashed", "failed", "running", "killed", "preempted", "preempting", "pending"}
+STATES = {*DONE, "crashed", "failed", "running", "killed", "preempted", "preempting", "pending"}
 EXACT, WHOLE, GROUPED, LAST = range(4)  # how well a column's name fits, best first
 
 

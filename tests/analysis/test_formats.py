@@ -252,6 +252,13 @@ def test_the_table_of_the_web_page_of_weights_and_biases(tmp_path):
     assert [(e.row, e.column, e.value) for e in table.excluded] == [(3, "status", "crashed"), (5, "status", "running")]
 
 
+@pytest.mark.parametrize("done", ["finished", "done", "Completed"])
+def test_a_state_is_a_status_whatever_word_says_done(tmp_path, done):
+    RUNS.assign(State=[done, "failed", done, "running"]).to_csv(tmp_path / "a.csv", index=False)
+    table = read(tmp_path / "a.csv")
+    assert [(e.row, e.column) for e in table.excluded] == [(3, "status"), (5, "status")]
+
+
 def test_a_state_that_is_a_country_is_no_status(tmp_path):
     RUNS.assign(State=["CA", "NY", "CA", "NY"]).to_csv(tmp_path / "a.csv", index=False)
     assert len(read(tmp_path / "a.csv")) == 4
