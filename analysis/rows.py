@@ -259,7 +259,10 @@ def keep_units(frame: pd.DataFrame, excluded: ExcludedRows, notes: list[str], so
             notes.append(f"every {column} is below {LEAST_COUNT:,}: taken in a unit of its own, and FLOPs with it")
         elif small.any():
             frame = leave_out(frame, small, column, f"below {LEAST_COUNT:,}: another unit than other rows?", excluded)
-    given = numbers(frame, "flops_6nd" if "flops_6nd" in frame else "flops")
+    given = numbers(frame, "flops")
+    if "flops_6nd" in frame:  # exact FLOPs of very small models lie far from 6ND
+        stated = numbers(frame, "flops_6nd")
+        given = np.where(np.isnan(stated), given, stated)
     ratio = given / flops_6nd(numbers(frame, "params"), numbers(frame, "tokens"))
     off = ~((ratio >= 1 / FLOPS_FACTOR) & (ratio <= FLOPS_FACTOR))
     if off.mean() > 0.5:

@@ -167,6 +167,11 @@ def test_units(write):
         read(write(text([(n, d, loss, 6e-15 * n * d) for n, d, loss in ROWS], "N,D,loss,C")))
 
 
+def test_a_blank_cell_of_flops_6nd_says_nothing_of_units(write):
+    rows = [(*row, 6 * row[0] * row[1], "" if i == 4 else 6 * row[0] * row[1]) for i, row in enumerate(ROWS)]
+    assert len(read(write(text(rows, "N,D,loss,flops,flops_6nd")))) == 9
+
+
 def test_int64_would_overflow(write):
     rows = [(10**12 + i, 10**14 + i, 2.0 + i) for i in range(3)]
     assert read(write(text(rows))).flops_6nd[0] == pytest.approx(6e26)
