@@ -76,10 +76,11 @@ def canonical(
     """
     found = [str(c) for c in frame.columns]
     named, computed, notes = _given(frame, columns, found)
+    free = [c for c in found if c not in {*columns.values()}]
     for name in ALIASES:
         if name in columns:
             continue
-        column = _recognised(frame, name, [c for c in found if c not in columns.values()])
+        column = _recognised(frame, name, free)
         if column is not None:
             named[column] = name
             if rank(column, name) in (GROUPED, LAST):
@@ -135,7 +136,8 @@ def _recognised(frame: pd.DataFrame, name: str, free: list[str]) -> str | None:
     ranks = {c: r for c in free if (r := rank(c, name)) is not None}
     if name == "status":
         ranks = {c: r for c, r in ranks.items() if r == EXACT or _states(frame, c)}
-    best = [c for c, r in ranks.items() if r == min(ranks.values())]
+    first = min(ranks.values(), default=None)
+    best = [c for c, r in ranks.items() if r == first]
     if len(best) > 1 and name in ARITHMETIC:
         # `param_count` may hold the name of a counting rule beside an N that holds the count
         best = [c for c in best if not np.isnan(numbers(frame, c)).all()] or best
