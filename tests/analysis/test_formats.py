@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import json_rows
 from analysis.errors import InputError
 from analysis.formats import load
 from analysis.table import from_frame, read
@@ -323,6 +324,16 @@ def test_hostile_files_are_refused_at_once(tmp_path, name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"{}\n", b"torn\n"])
+def test_a_bomb_of_json_lines_is_refused_by_its_size_unpacked(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(json_rows, "MAX_BYTES", 5_000)
+    monkeypatch.setattr(json_rows, "MAX_CELLS", 1_000)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(line * 6_000))
+    with pytest.raises(InputError, match=r"has more than (0 MB|1,000 cells)"):
+        read(path)
 
 
 def test_a_bomb_of_parquet_is_refused_at_once(tmp_path):
