@@ -205,7 +205,7 @@ def _curve(name: str, rows: pd.DataFrame) -> Curve:
 
 def describe(curves: Curves) -> str:
     """One line: how many curves of what, and which points."""
-    sizes = len({curve.params for curve in curves.curves})
+    sizes = sorted({curve.params for curve in curves.curves})
     which = "points at the end of their schedule" if curves.points == "decayed" else "points, decayed or not"
-    names = listed([f"{curve.params:.3g}" for curve in curves.curves], 3)
-    return f"{len(curves.curves)} curves (one a {curves.joined}, {sizes} sizes: {names}), {len(curves)} {which}"
+    names = listed([f"{size:.3g}" for size in sizes], 3)
+    return f"{len(curves.curves)} curves (one a {curves.joined}, {len(sizes)} sizes: {names}), {len(curves)} {which}"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from planted_runs import LAW, curve_frame
 
-from analysis.curves import from_table, read_curves
+from analysis.curves import describe, from_table, read_curves
 from analysis.envelope import envelope
 from analysis.errors import InputError
 from analysis.table import from_frame, read
@@ -165,6 +165,13 @@ def test_bad_losses_are_left_out_by_row(folder):
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
     (excluded,) = read_curves(folder).excluded
     assert (excluded.row, excluded.column) == (4, "loss_nats")
+
+
+def test_sizes_are_named_once():
+    frame = pd.concat([curve_frame(SIZES[:3], TOKENS).assign(seed=seed) for seed in (0, 1)])
+    frame["trajectory"] += frame["seed"].astype(str)
+    text = describe(from_table(from_frame(frame)))
+    assert text.startswith("6 curves (one a trajectory, 3 sizes: " + ", ".join(f"{n:.3g}" for n in SIZES[:3]) + ")")
 
 
 def test_missing_files_are_named(folder):
