@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from analysis.excluded import Excluded, ExcludedRows
+from analysis.formats import load
 from analysis.laws import Array, flops_6nd
-from analysis.rows import ROW, chosen, leave_out, listed, numbers, texts
+from analysis.rows import ROW, chosen, keep_whole_rows, leave_out, listed, numbers, plain, texts
 from analysis.selection import Where
 from analysis.table import Table, read
 
@@ -107,16 +108,16 @@ def _check(points: str) -> None:
 
 def _ours(file: Path, table: Table, points: Points) -> Curves:
     try:
-        frame = pd.read_csv(file, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(
-            f"curves: {str(file)!r} cannot be read ({error}); export it again with lmscale export"
-        ) from None
+        loaded = load(file)
+        frame = plain(loaded.frame, str(file))
+    except InputError as error:
+        why = str(error).removeprefix("runs: ")
+        raise InputError(f"curves: {why}, or export it again with lmscale export") from None
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise InputError(f"{missing[0]}: no such column in {str(file)!r}; it needs {', '.join(COLUMNS)}")
-    frame.insert(0, ROW, np.arange(2, len(frame) + 2))
     excluded = ExcludedRows()
+    frame = keep_whole_rows(frame.assign(**{ROW: loaded.rows}), loaded.cut_short, excluded)
     runs = {str(run): i for i, run in enumerate(table.frame["run_id"])}
     known = np.array([run in runs for run in texts(frame, "run_id")], bool)
     notes = [] if known.all() else [f"{int((~known).sum())} rows of runs that runs.csv leaves out are not used"]

@@ -124,6 +124,13 @@ def leave_out(
     return chosen(frame, ~bad)
 
 
+def keep_whole_rows(frame: pd.DataFrame, cut_short: bool, excluded: ExcludedRows) -> pd.DataFrame:
+    """Without the last row where its file ends inside it, or may."""
+    last = np.arange(len(frame)) == len(frame) - 1
+    reason = "the file ends without a newline, so this row may be cut short; end the file with one"
+    return leave_out(frame, last & cut_short, "loss_nats", reason, excluded)
+
+
 def keep_rows_with_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Without the empty lines of a file."""
     empty = np.ones(len(frame), bool)

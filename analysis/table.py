@@ -27,6 +27,7 @@ from analysis.rows import (
     keep_positive,
     keep_rows_with_cells,
     keep_units,
+    keep_whole_rows,
     leave_out,
     numbers,
     plain,
@@ -158,10 +159,7 @@ def _table(
     frame, named, notes = canonical(loaded.frame, columns or {}, source)
     frame = frame.rename(columns={ROW: as_given(ROW, frame.columns)})
     frame.insert(0, ROW, loaded.rows)
-    if loaded.cut_short and len(frame):
-        last = np.arange(len(frame)) == len(frame) - 1
-        reason = "the file ends without a newline, so this row may be cut short; end the file with one"
-        frame = leave_out(frame, last, "loss_nats", reason, excluded)
+    frame = keep_whole_rows(frame, loaded.cut_short, excluded)
     frame = select(keep_rows_with_cells(frame), where, named, source)
     group = None
     if by is not None:

@@ -167,6 +167,23 @@ def test_bad_losses_are_left_out_by_row(folder):
     assert (excluded.row, excluded.column) == (4, "loss_nats")
 
 
+def test_cells_of_curves_are_read_as_those_of_tables(folder):
+    """Spaces do not count; a file that ends inside a line does not give what is left of it for a loss."""
+    path = folder / "curves.csv"
+    whole = read_curves(folder)
+    path.write_text(path.read_text().replace(",", " , "))
+    assert [tuple(curve.loss_nats) for curve in read_curves(folder).curves] == [
+        tuple(curve.loss_nats) for curve in whole.curves
+    ]
+    text = path.read_text().replace(" ,  , False", " , 4.5 , False")
+    path.write_text(text[: text.rindex("True") + 4])
+    (excluded,) = read_curves(folder, points="all").excluded
+    assert (excluded.row, excluded.column) == (49, "loss_nats")
+    path.write_text('run_id,"step\n')
+    with pytest.raises(InputError, match=r"curves: .* is not a table .*lmscale export"):
+        read_curves(folder)
+
+
 def test_sizes_are_named_once():
     frame = pd.concat([curve_frame(SIZES[:3], TOKENS).assign(seed=seed) for seed in (0, 1)])
     frame["trajectory"] += frame["seed"].astype(str)
