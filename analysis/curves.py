@@ -13,7 +13,7 @@ from analysis.errors import InputError
 from analysis.excluded import Excluded, ExcludedRows
 from analysis.formats import load
 from analysis.laws import Array, flops_6nd
-from analysis.rows import ROW, chosen, keep_whole_rows, leave_out, listed, numbers, plain, texts
+from analysis.rows import ROW, chosen, keep_rows_with_cells, keep_whole_rows, leave_out, listed, numbers, plain, texts
 from analysis.selection import Where
 from analysis.table import Table, read
 
@@ -118,6 +118,7 @@ def _ours(file: Path, table: Table, points: Points) -> Curves:
         raise InputError(f"{missing[0]}: no such column in {str(file)!r}; it needs {', '.join(COLUMNS)}")
     excluded = ExcludedRows()
     frame = keep_whole_rows(frame.assign(**{ROW: loaded.rows}), loaded.cut_short, excluded)
+    frame = keep_rows_with_cells(frame)
     runs = {str(run): i for i, run in enumerate(table.frame["run_id"])}
     known = np.array([run in runs for run in texts(frame, "run_id")], bool)
     notes = [] if known.all() else [f"{int((~known).sum())} rows of runs that runs.csv leaves out are not used"]

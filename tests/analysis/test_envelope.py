@@ -175,6 +175,8 @@ def test_cells_of_curves_are_read_as_those_of_tables(folder):
     assert [tuple(curve.loss_nats) for curve in read_curves(folder).curves] == [
         tuple(curve.loss_nats) for curve in whole.curves
     ]
+    path.write_text(path.read_text() + "\n\n")
+    assert read_curves(folder).notes == whole.notes
     text = path.read_text().replace(" ,  , False", " , 4.5 , False")
     path.write_text(text[: text.rindex("True") + 4])
     (excluded,) = read_curves(folder, points="all").excluded
