@@ -223,10 +223,12 @@ def _steps(grid: _Grid, keep: NDArray[np.bool_], estimator: Estimator) -> tuple[
 def _nondominated(runs: Array, keep: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Runs [4, n] that no kept run undercuts in loss with no more compute, without the smallest and largest sizes."""
     flops, params, _, loss = runs
-    undercuts = ((flops[:, None] <= flops * (1 + SAME_FLOPS)) & (loss[:, None] < loss)).astype(np.float64)
+    order = np.argsort(flops)
+    lowest = np.minimum.accumulate(np.where(keep, loss, np.inf)[:, order], axis=1)
+    reach = np.searchsorted(flops[order], flops * (1 + SAME_FLOPS), side="right") - 1
     smallest = np.where(keep, params, np.inf).min(axis=1, keepdims=True)
     largest = np.where(keep, params, 0.0).max(axis=1, keepdims=True)
-    free = (keep.astype(np.float64) @ undercuts == 0) & (params > smallest) & (params < largest)
+    free = (lowest[:, reach] >= loss) & (params > smallest) & (params < largest)
     return np.broadcast_to(runs, (len(keep), *runs.shape)), (keep & free).astype(np.float64)
 
 
