@@ -164,6 +164,19 @@ def test_two_budgets_give_no_interval():
     assert any("no interval" in warning for warning in found.warnings)
 
 
+def test_a_column_of_budgets_that_all_differ_is_grouped_at_once():
+    rng = np.random.default_rng(0)
+    n, d = (np.exp(rng.uniform(*np.log(ends), 50_000)) for ends in ((1e7, 1e10), (1e9, 1e11)))
+    frame = pd.DataFrame({"params": n, "tokens": d, "loss_nats": LAW.predict(n, d), "flops_budget": 6 * n * d})
+    table = from_frame(pd.concat([frame, frame.iloc[:1] * 1.000001, frame.iloc[1:2].assign(flops_budget=np.nan)]))
+    clock = time.process_time()
+    found = group(table)
+    assert time.process_time() - clock < 5
+    assert (len(found.budgets), found.left_over) == (50_001, 1)
+    assert all(budget.rows.size == 1 for budget in found.budgets)
+    assert sorted(int(budget.rows[0]) for budget in found.budgets) == list(range(50_001))
+
+
 def test_a_thousand_resamples_of_twelve_budgets_take_about_a_second():
     table = profiles(np.geomspace(1e17, 1e21, 12), sizes=11, noise=0.002)
     for method in ("parabola", "akima"):
