@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.errors import InputError
-from analysis.laws import MOST_LOG, Array, Optimum
+from analysis.laws import MOST_LOG, Array, Optimum, budgets
 from analysis.uncertainty import interval
 
 LOSS_EXPONENTS = (0.01, 1.0)  # of the loss along the frontier; Chinchilla's own is alpha beta / (alpha + beta)
@@ -82,9 +81,7 @@ class Frontier:
 
     def optimum(self, flops: ArrayLike) -> Optimum:
         """N*, D* and loss of each budget; [n], or [R, n] of resamples. Raises InputError for a budget that is none."""
-        flops = np.asarray(flops, np.float64)
-        if not np.all(np.isfinite(flops) & (flops > 0)):
-            raise InputError(f"flops: {flops} is no budget; give finite positive FLOPs such as 1e21")
+        flops = budgets(flops)
         return Optimum(flops=flops, params=self.params(flops), tokens=self.tokens(flops), loss_nats=self.loss(flops))
 
 
