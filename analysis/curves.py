@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.excluded import Excluded, ExcludedRows
 from analysis.formats import load
 from analysis.laws import Array, flops_6nd
@@ -67,7 +67,7 @@ def read_curves(
     folder only runs that `analysis.read` accepts count. Raises InputError for a missing file or column, for compute
     that does not grow along a run, and where no loss is left; single bad rows are listed in `excluded`.
     """
-    _check(points)
+    require_choice("points", points, Points)
     file = Path(path)
     folder = file if file.is_dir() else file.parent
     ours = file.is_dir() or file.name in (CURVES, "runs.csv")
@@ -86,7 +86,7 @@ def from_table(table: Table, *, points: Points = "decayed") -> Curves:
 
     Rows whose column `decayed` is false enter only with points="all"; without that column rows are taken as final.
     """
-    _check(points)
+    require_choice("points", points, Points)
     frame, excluded, notes = table.frame, table.excluded, [*table.notes]
     told = "decayed" in frame
     if told:
@@ -99,11 +99,6 @@ def from_table(table: Table, *, points: Points = "decayed") -> Curves:
     if "step" in frame:
         _require_growth(frame.assign(step=numbers(frame, "step")))
     return _assemble(frame, points, excluded, notes)
-
-
-def _check(points: str) -> None:
-    if points not in get_args(Points):
-        raise InputError(f"points: {points!r} is unknown; choose decayed or all")
 
 
 def _ours(file: Path, table: Table, points: Points) -> Curves:

@@ -5,25 +5,23 @@ Hoffmann et al. 2022, Sec. 3.1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.curves import Curves
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.identify import require_identifiable
 from analysis.laws import Array
-from analysis.powerlaw import Frontier, intervals_of, loss_law, power_law
+from analysis.powerlaw import LEAST_FOR_INTERVAL, Compute, Frontier, intervals_of, loss_law, power_law
 from analysis.uncertainty import require_resamples
 
 Estimator = Literal["crossings", "points"]
-Compute = Literal["given", "6nd"]
 Optima = Callable[[NDArray[np.bool_]], tuple[Array, Array]]
 
 GRID = 400  # computes at which the envelope is taken; Hoffmann et al. 2022, Sec. 3.1, take 1500
 LOSS_POINTS = 32  # of them that the loss law is fitted to
-LEAST_FOR_INTERVAL = 3
 SAME_FLOPS = 1e-6  # relative; 6ND of one budget differs by rounding
 LEAST_SHARE = 0.5  # of resamples that must give a law
 BLOCK = 4_000_000  # elements of one array over resamples, 32 MB
@@ -88,9 +86,8 @@ def envelope(
     one undercuts with less compute take their place. compute: as the file gives it, or 6ND.
     Raises InputError for a bad option and for curves whose envelope shows fewer than two optima.
     """
-    for name, value, kind in (("estimator", estimator, Estimator), ("compute", compute, Compute)):
-        if value not in get_args(kind):
-            raise InputError(f"{name}: {value!r} is unknown; choose {' or '.join(get_args(kind))}")
+    require_choice("estimator", estimator, Estimator)
+    require_choice("compute", compute, Compute)
     require_resamples(bootstrap, seed)
     if len({curve.params for curve in curves.curves}) < 3:
         raise InputError("params: the curves have fewer than 3 sizes, so none is between two others; add sizes")

@@ -7,14 +7,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from analysis.budgets import TOLERANCE, Grouping, group
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.laws import Array, flops_6nd
-from analysis.powerlaw import LEAST_FOR_FLOOR, Frontier, intervals_of, loss_law, power_law, unexplained
+from analysis.powerlaw import (
+    LEAST_FOR_FLOOR,
+    LEAST_FOR_INTERVAL,
+    Compute,
+    Frontier,
+    intervals_of,
+    loss_law,
+    power_law,
+    unexplained,
+)
 from analysis.profile import (
     AKIMA_POINTS,
     WINDOW,
@@ -33,9 +42,7 @@ from analysis.uncertainty import require_resamples
 Resample = Literal["noise", "budgets"]
 Scatter = Literal["include", "ignore"]
 Weights = Literal["noise", "equal"]
-Compute = Literal["given", "6nd"]
 
-LEAST_FOR_INTERVAL = 3  # budgets: two give a line and nothing to judge it by
 LEAST_SHARE = 0.5  # of resamples that keep a minimum, Porian et al. 2024 (their public code)
 LEAST_SD = 0.33  # of the mean gap between sizes, for Akima, ibid.
 PORIAN_NOISE_NATS = 0.002  # seed noise of their RefinedWeb runs, ibid. (their losses all lie below its upper branch)
@@ -119,8 +126,12 @@ def isoflop(
     Raises InputError for a bad option and where fewer than two budgets have an interior minimum.
     """
     shape = Shape(method=method, response=response, window=float(window), same_size=same_size)
-    choices = {"resample": resample, "scatter": scatter, "weights": weights, "compute": compute}
-    _check(choices, noise)
+    require_choice("resample", resample, Resample)
+    require_choice("scatter", scatter, Scatter)
+    require_choice("weights", weights, Weights)
+    require_choice("compute", compute, Compute)
+    if noise is not None and not (math.isfinite(noise) and noise > 0):
+        raise InputError(f"noise: {noise} is no standard deviation of a loss; give nats such as 0.002")
     require_resamples(bootstrap, seed)
     grouping = group(table, budgets=budgets, tolerance=tolerance)
     params, tokens, losses = table.params, table.tokens, table.loss_nats
@@ -194,15 +205,6 @@ def porian(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
 def llama3(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
     """Approach 2 on the profiles of Dubey et al. 2024: a parabola in loss through all sizes, budgets weighed alike."""
     return isoflop(table, window=math.inf, response="loss", weights="equal", bootstrap=bootstrap, seed=seed)
-
-
-def _check(choices: dict[str, str], noise: float | None) -> None:
-    kinds = {"resample": Resample, "scatter": Scatter, "weights": Weights, "compute": Compute}
-    for name, value in choices.items():
-        if value not in get_args(kinds[name]):
-            raise InputError(f"{name}: {value!r} is unknown; choose {' or '.join(get_args(kinds[name]))}")
-    if noise is not None and not (math.isfinite(noise) and noise > 0):
-        raise InputError(f"noise: {noise} is no standard deviation of a loss; give nats such as 0.002")
 
 
 def _require(profiles: Sequence[Profile], grouping: Grouping) -> None:

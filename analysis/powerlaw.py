@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +10,10 @@ from numpy.typing import ArrayLike
 from analysis.laws import MOST_LOG, Array, Optimum, budgets
 from analysis.uncertainty import interval
 
+Compute = Literal["given", "6nd"]  # of a budget or a point: as its table says, or 6 N D
+
 LOSS_EXPONENTS = (0.01, 1.0)  # of the loss along the frontier; Chinchilla's own is alpha beta / (alpha + beta)
+LEAST_FOR_INTERVAL = 3  # optima: two give a line and nothing to judge it by
 LEAST_FOR_FLOOR = 4  # optima from which an irreducible loss can be told beside a coefficient and an exponent
 BLOCK = 2_000_000  # elements of one array of the search over exponents, 16 MB
 

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.laws import Array
 
 Method = Literal["parabola", "akima"]
@@ -36,8 +36,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name, kind in (("method", Method), ("response", Response), ("same_size", SameSize)):
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(f"{name}: {getattr(self, name)!r} is unknown; choose {' or '.join(get_args(kind))}")
+            require_choice(name, getattr(self, name), kind)
         if not self.window > 1:
             raise InputError(f"window: {self.window} is no factor in N; give one above 1 such as 4, or inf for all")
 
