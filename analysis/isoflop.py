@@ -6,7 +6,6 @@ Hoffmann et al. 2022, Sec. 3.2 (parabolas), and Porian et al. 2024 (Akima interp
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -36,7 +35,7 @@ from analysis.profile import (
     read_profile,
     residuals_of_parabola,
 )
-from analysis.table import Table, read
+from analysis.table import Table
 from analysis.uncertainty import require_resamples
 
 Resample = Literal["noise", "budgets"]
@@ -45,15 +44,6 @@ Weights = Literal["noise", "equal"]
 
 LEAST_SHARE = 0.5  # of resamples that keep a minimum, Porian et al. 2024 (their public code)
 LEAST_SD = 0.33  # of the mean gap between sizes, for Akima, ibid.
-PORIAN_NOISE_NATS = 0.002  # seed noise of their RefinedWeb runs, ibid. (their losses all lie below its upper branch)
-PORIAN_SETUPS = {
-    "kaplan": ("base", "long", "kaplan", "kaplan", "train"),
-    "head": ("base", "long", "kaplan", "standard", "val"),
-    "warmup": ("base", "short", "kaplan", "standard", "val"),
-    "cosine": ("base", "short", "chinchilla", "standard", "val"),
-    "tuned": ("tuned", "short", "const", "standard", "val"),
-}
-PORIAN_COLUMNS = ("hparams", "warmup", "decay", "param_count", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,27 +174,6 @@ def isoflop(
         intervals=intervals,
         warnings=_warnings(accepted, noise, freedom, ratio, scatter, bootstrap),
     )
-
-
-def porian_setup(path: str | Path, setup: str) -> Table:
-    """The rows of porian_refinedweb.csv that are one of PORIAN_SETUPS. Raises InputError for another name."""
-    if setup not in PORIAN_SETUPS:
-        raise InputError(f"setup: {setup!r} is unknown; choose one of {', '.join(PORIAN_SETUPS)}")
-    return read(path, where={"source": "summary_df", **dict(zip(PORIAN_COLUMNS, PORIAN_SETUPS[setup], strict=True))})
-
-
-def porian(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
-    """The recipe of Porian et al. 2024: Akima on all sizes, the best run of a size, seed noise, weights from it.
-
-    `table` holds the rows of one set-up, see porian_setup.
-    """
-    return isoflop(table, method="akima", same_size="best", noise=PORIAN_NOISE_NATS, scatter="ignore",
-                   bootstrap=bootstrap, seed=seed)  # fmt: skip
-
-
-def llama3(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
-    """Approach 2 on the profiles of Dubey et al. 2024: a parabola in loss through all sizes, budgets weighed alike."""
-    return isoflop(table, window=math.inf, response="loss", weights="equal", bootstrap=bootstrap, seed=seed)
 
 
 def _require(profiles: Sequence[Profile], grouping: Grouping) -> None:

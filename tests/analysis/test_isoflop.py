@@ -10,7 +10,8 @@ from planted_runs import LAW, bare, profiles
 
 from analysis.budgets import group
 from analysis.errors import InputError
-from analysis.isoflop import PORIAN_COLUMNS, PORIAN_SETUPS, isoflop, llama3, porian, porian_setup
+from analysis.isoflop import isoflop
+from analysis.recipes import PORIAN_COLUMNS, PORIAN_SETUPS, llama3, porian, porian_setup
 from analysis.table import Table, from_frame, read
 
 BUDGETS = np.geomspace(1e18, 1e21, 8)
