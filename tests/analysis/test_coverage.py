@@ -63,9 +63,10 @@ def test_an_interrupted_soak_goes_on_where_it_stopped(tmp_path, capsys):
 
 def test_cells_take_turns():
     """Wherever a soak is interrupted, no cell is ahead of another by more than a batch; what is stored is left out."""
+    names = ["grid 5x5", "grid 8x8"]
     stored = {("grid 8x8", NOISES[0]): {seed: [] for seed in range(BATCH + 3)}}
-    counts = {cell: len(stored.get(cell, ())) for cell in product(("grid 5x5", "grid 8x8"), NOISES)}
-    for name, noise, seeds in missing(stored, 110, ["grid 5x5", "grid 8x8"]):
+    counts = {cell: len(stored.get(cell, ())) for cell in product(names, NOISES)}
+    for name, noise, seeds in missing(stored, 110, names):
         assert not {*seeds} & {*stored.get((name, noise), ())}
         assert counts[name, noise] - min(counts.values()) <= 3
         counts[name, noise] += len(seeds)

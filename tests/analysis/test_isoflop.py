@@ -167,7 +167,7 @@ def test_two_budgets_give_no_interval():
 
 def test_a_column_of_budgets_that_all_differ_is_grouped_at_once():
     rng = np.random.default_rng(0)
-    n, d = (np.exp(rng.uniform(*np.log(ends), 50_000)) for ends in ((1e7, 1e10), (1e9, 1e11)))
+    n, d = np.exp(rng.uniform(np.log([[1e7], [1e9]]), np.log([[1e10], [1e11]]), (2, 50_000)))
     frame = pd.DataFrame({"params": n, "tokens": d, "loss_nats": LAW.predict(n, d), "flops_budget": 6 * n * d})
     table = from_frame(pd.concat([frame, frame.iloc[:1] * 1.000001, frame.iloc[1:2].assign(flops_budget=np.nan)]))
     clock = time.process_time()
