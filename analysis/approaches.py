@@ -40,7 +40,7 @@ class Approach:
 class Approaches:
     """All approaches that the runs allow; refused: (method, reason) of the others; disagreements: in one line each.
 
-    The results themselves follow for figures, None where refused.
+    What they were found from follows for figures; envelope and isoflop are None where refused.
     """
 
     answers: tuple[Approach, ...]
@@ -48,7 +48,7 @@ class Approaches:
     disagreements: tuple[str, ...]
     envelope: Envelope | None
     isoflop: IsoFlop | None
-    fit: Fit | None
+    fit: Fit
 
     @property
     def rows(self) -> tuple[OptimalRow, ...]:

@@ -109,10 +109,8 @@ def three_approaches(found: Approaches) -> Figure:
     for answer in found.answers:
         colour, style = METHOD_COLOURS[answer.method], METHOD_LINES[answer.method]
         source = {"envelope": found.envelope, "isoflop": found.isoflop}.get(answer.method)
-        law = source.frontier if source is not None else found.fit.law if found.fit else None
-        samples = source.samples if source is not None else found.fit.samples if found.fit else None
-        if law is None:
-            continue
+        law = found.fit.law if source is None else source.frontier
+        samples = found.fit.samples if source is None else source.samples
         best, drawn = law.optimum(reach), None if samples is None else samples.optimum(reach)
         ends = "" if answer.a_interval is None else f" [{answer.a_interval[0]:.2f}, {answer.a_interval[1]:.2f}]"
         named = f"{METHOD_NAMES[answer.method]}: a = {answer.a:.2f}{ends}"
@@ -156,8 +154,7 @@ def _near_minimum(profile: Profile) -> float:
 def _reach(found: Approaches) -> Array:
     """Compute from the first optimum measured to ten times the largest."""
     firsts = [source.points[0].min() for source in (found.envelope, found.isoflop) if source is not None]
-    if found.fit is not None:
-        firsts.append(float(np.quantile(found.fit.table.flops_6nd, 0.1)))
+    firsts.append(float(np.quantile(found.fit.table.flops_6nd, 0.1)))
     return np.geomspace(min(firsts) / 1.5, 10 * max(answer.flops_max for answer in found.answers), 100)
 
 
