@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.expressions import evaluate
 from analysis.laws import Array
-from analysis.rows import OPTIONAL, POOLED_ONLY_WITHIN, is_text, listed, numbers, texts
+from analysis.rows import DONE, OPTIONAL, POOLED_ONLY_WITHIN, as_given, is_text, listed, numbers, texts
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "params": ("params", "n", "n_params", "num_params", "nparams", "n_param", "parameters", "n_parameters",
@@ -40,7 +40,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 ARITHMETIC = ("params", "tokens", "flops", "loss_nats", *OPTIONAL)  # what an expression may give
 GROUPS = ("config", "summary", "summary_metrics", "hparams", "hparam", "metrics")  # of a tracker's export
-STATES = {"finished", "crashed", "failed", "running", "killed", "preempted", "preempting", "pending"}
+STATES = {*DONE, "crashed", "failed", "running", "killed", "preempted", "preempting", "pending"}
 EXACT, WHOLE, GROUPED, LAST = range(4)  # how well a column's name fits, best first
 
 
@@ -72,24 +72,22 @@ def canonical(
 
     columns gives a column of the file, or for a number an expression of them, for one of our names. It wins; then our
     own name, then the column whose name fits best, which must be the only one to fit so well.
-    Raises InputError for columns twice, names unknown, ambiguous aliases and what is missing.
+    Raises InputError for names unknown, ambiguous aliases and what is missing.
     """
     found = [str(c) for c in frame.columns]
-    twice = sorted({c for c in found if found.count(c) > 1}) if len(set(found)) < len(found) else []
-    if twice:
-        raise InputError(f"{source}: column {twice[0]!r} appears twice; rename one")
     named, computed, notes = _given(frame, columns, found)
+    free = [c for c in found if c not in {*columns.values()}]
     for name in ALIASES:
         if name in columns:
             continue
-        column = _recognised(frame, name, [c for c in found if c not in columns.values()])
+        column = _recognised(frame, name, free)
         if column is not None:
             named[column] = name
             if rank(column, name) in (GROUPED, LAST):
                 notes.append(f"{name} read from column {column!r}")
     taken = {*named.values(), *computed}
     # A column that only looks like ours, because the user named another, keeps its values under a name of its own.
-    frame = frame.rename(columns={c: named.get(c, f"{c}_as_given" if c in taken else c) for c in found})
+    frame = frame.rename(columns={c: named.get(c, as_given(c, found) if c in taken else c) for c in found})
     frame = frame.assign(**computed)
     missing = [name for name in ("params", "tokens", "loss_nats") if name not in taken]
     if missing and not ("flops" in taken and missing in (["params"], ["tokens"])):
@@ -138,7 +136,8 @@ def _recognised(frame: pd.DataFrame, name: str, free: list[str]) -> str | None:
     ranks = {c: r for c in free if (r := rank(c, name)) is not None}
     if name == "status":
         ranks = {c: r for c, r in ranks.items() if r == EXACT or _states(frame, c)}
-    best = [c for c, r in ranks.items() if r == min(ranks.values())]
+    first = min(ranks.values(), default=None)
+    best = [c for c, r in ranks.items() if r == first]
     if len(best) > 1 and name in ARITHMETIC:
         # `param_count` may hold the name of a counting rule beside an N that holds the count
         best = [c for c in best if not np.isnan(numbers(frame, c)).all()] or best

@@ -6,17 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
 
-import numpy as np
-
 from analysis.curves import Curves
 from analysis.envelope import Envelope, envelope
 from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.isoflop import IsoFlop, isoflop
-from analysis.laws import Optimum
-from analysis.optimal import OptimalRow, optimal
+from analysis.optimal import OptimalRow, budgets_asked, optimal, optimal_rows
 from analysis.powerlaw import LEAST_FOR_FLOOR
-from analysis.uncertainty import interval
+from analysis.uncertainty import require_resamples
 
 T = TypeVar("T")
 
@@ -43,7 +40,7 @@ class Approach:
 class Approaches:
     """All approaches that the runs allow; refused: (method, reason) of the others; disagreements: in one line each.
 
-    The results themselves follow for figures, None where refused.
+    What they were found from follows for figures; envelope and isoflop are None where refused.
     """
 
     answers: tuple[Approach, ...]
@@ -51,7 +48,7 @@ class Approaches:
     disagreements: tuple[str, ...]
     envelope: Envelope | None
     isoflop: IsoFlop | None
-    fit: Fit | None
+    fit: Fit
 
     @property
     def rows(self) -> tuple[OptimalRow, ...]:
@@ -70,10 +67,11 @@ def compare(
 
     Compute is 6ND in all three, so that one budget means one thing. flops: by default 1, 10 and 100 times the largest
     compute of the fit. Approaches that the runs do not allow are listed with the reason.
-    Raises InputError for a budget that is not finite and positive.
+    Raises InputError for a budget that is not finite and positive, and for a bad number of resamples or seed.
     """
-    budgets = np.array([1.0, 10.0, 100.0]) * fit.flops_max if flops is None else np.asarray(flops, np.float64)
-    rows = optimal(fit, list(budgets))
+    require_resamples(bootstrap, seed)
+    budgets = list(budgets_asked(flops, fit.flops_max))
+    rows = optimal(fit, budgets)
     answers, refused = [], []
     enveloped: Envelope | None = None
     profiled: IsoFlop | None = None
@@ -117,11 +115,11 @@ def frontier_rows(found: IsoFlop | Envelope, flops: Sequence[float] | None = Non
 
     The loss has no interval where too few optima tell its irreducible part. Raises InputError for a bad budget.
     """
-    budgets = found.flops_max * np.array([1.0, 10.0, 100.0]) if flops is None else np.asarray(flops, np.float64)
+    budgets = budgets_asked(flops, found.flops_max)
     best = found.frontier.optimum(budgets)
     drawn = None if found.samples is None else found.samples.optimum(budgets)
     method = "isoflop" if isinstance(found, IsoFlop) else "envelope"
-    rows = tuple(_row(method, best, drawn, i, found.flops_max) for i in range(len(budgets)))
+    rows = optimal_rows(method, best, drawn, found.flops_max)
     if method == "isoflop" and found.points.shape[1] < LEAST_FOR_FLOOR:
         rows = tuple(replace(row, loss_interval=None) for row in rows)
     return rows
@@ -135,37 +133,17 @@ def _try(make: Callable[[], T], method: str, refused: list[tuple[str, str]]) -> 
         return None
 
 
-def _approach(method: str, found: IsoFlop | Envelope, budgets: np.ndarray) -> Approach:
+def _approach(method: str, found: IsoFlop | Envelope, budgets: Sequence[float]) -> Approach:
     return Approach(
         method=method,
         a=float(found.frontier.params.exponent),
         b=float(found.frontier.tokens.exponent),
         a_interval=found.intervals.get("a"),
         b_interval=found.intervals.get("b"),
-        rows=frontier_rows(found, list(budgets)),
+        rows=frontier_rows(found, budgets),
         optima=found.points.shape[1],
         flops_max=found.flops_max,
         warnings=found.warnings,
-    )
-
-
-def _row(method: str, best: Optimum, drawn: Optimum | None, i: int, flops_max: float) -> OptimalRow:
-    ends: list[tuple[float, float] | None] = [None, None, None]
-    if drawn is not None:
-        for k, values in enumerate((drawn.params, drawn.tokens, drawn.loss_nats)):
-            low, high = interval(values[:, i])
-            ends[k] = (float(low), float(high))
-    return OptimalRow(
-        method=method,
-        flops=float(best.flops[i]),
-        params=float(best.params[i]),
-        tokens=float(best.tokens[i]),
-        loss_nats=float(best.loss_nats[i]),
-        tokens_per_param=float(best.tokens[i] / best.params[i]),
-        params_interval=ends[0],
-        tokens_interval=ends[1],
-        loss_interval=ends[2],
-        extrapolation=float(best.flops[i] / flops_max),
     )
 
 

@@ -12,6 +12,7 @@ from analysis.fit import Fit, Options, fit, suited
 from analysis.forms import form_of
 from analysis.laws import Chinchilla
 from analysis.table import Table
+from analysis.uncertainty import require_resamples
 
 ORIGINS = 5  # of a rolling test: half of the runs are fitted at first, nine tenths at last
 FIRST, LAST = 0.5, 0.9
@@ -152,8 +153,7 @@ def rolling(
         raise InputError("laws: none were named; name at least one, such as chinchilla")
     for law in laws:
         form_of(law)
-    if bootstrap == 1:
-        raise InputError("bootstrap: 1 resamples make no interval; give 0 for none or 200")
+    require_resamples(bootstrap, seed, usual=200)
     compute = table.flops_6nd
     order = np.sort(compute)
     ends = sorted({float(order[max(round(q * len(order)) - 1, 0)]) for q in np.linspace(FIRST, LAST, ORIGINS)})

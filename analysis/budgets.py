@@ -54,11 +54,12 @@ def group(table: Table, *, budgets: Sequence[float] | None = None, tolerance: fl
         declared = numbers(table.frame, DECLARED)
         filled = np.isfinite(declared) & (declared > 0)
         if filled.any():
-            found = [_budget(float(value), np.flatnonzero(declared == value), flops)
-                     for value in np.unique(declared[filled])]  # fmt: skip
-            return Grouping(
-                budgets=tuple(found), description=f"by the column {DECLARED}", left_over=int((~filled).sum())
-            )
+            values, group_of, sizes = np.unique(declared[filled], return_inverse=True, return_counts=True)
+            rows = np.flatnonzero(filled)[np.argsort(group_of, kind="stable")]
+            parts = np.split(rows, np.cumsum(sizes)[:-1])
+            found = tuple(_budget(float(value), part, flops) for value, part in zip(values, parts, strict=True))
+            text = f"by the column {DECLARED}"
+            return Grouping(budgets=found, description=text, left_over=int((~filled).sum()))
     return _clusters(flops, tolerance)
 
 

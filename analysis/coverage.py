@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -190,14 +191,7 @@ def run(file: Path, *, studies: int, bootstrap: int, jobs: int, names: Sequence[
     if file.is_file():
         text = file.read_text()
         file.write_text(text[: text.rfind("\n") + 1])  # an interruption may have cut the last line short
-    done = _stored(file)
-    todo = [
-        (name, noise, missing[first : first + BATCH])
-        for name in names
-        for noise in NOISES
-        if (missing := [seed for seed in range(studies) if seed not in done.get((name, noise), {})])
-        for first in range(0, len(missing), BATCH)
-    ]
+    todo = missing(_stored(file), studies, names)
     total, finished, begun = sum(len(seeds) for *_, seeds in todo), 0, time.monotonic()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", newline="") as stream, ProcessPoolExecutor(jobs) as pool:
@@ -217,6 +211,20 @@ def run(file: Path, *, studies: int, bootstrap: int, jobs: int, names: Sequence[
     if total:
         print(file=sys.stderr)
     return list(_cells(_stored(file), studies, names))
+
+
+def missing(
+    stored: Mapping[tuple[str, float], Mapping[int, list[float]]], studies: int, names: Sequence[str]
+) -> list[tuple[str, float, list[int]]]:
+    """Design, noise and seeds of every batch not stored yet. Cells take turns: interrupted, they are even."""
+    batches = []
+    for first in range(0, studies, BATCH):
+        for name, noise in product(names, NOISES):
+            done = stored.get((name, noise), {})
+            seeds = [seed for seed in range(first, min(first + BATCH, studies)) if seed not in done]
+            if seeds:
+                batches.append((name, noise, seeds))
+    return batches
 
 
 def _batch(name: str, noise: float, seeds: Sequence[int], bootstrap: int) -> Cell:

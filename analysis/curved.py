@@ -13,8 +13,8 @@ import numpy as np
 from analysis import dual
 from analysis.dual import Dual
 from analysis.errors import InputError
-from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns, raise_without
-from analysis.laws import MOST_LOG, Array, Chinchilla
+from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, base_law, base_theta, columns
+from analysis.laws import MOST_LOG, Array, Law
 from analysis.model import Differentiated
 from analysis.rivals import BrokenCompute, Coupled, Kaplan, Repeats
 from analysis.solve import Loss, minimise
@@ -30,12 +30,10 @@ REPEAT_BOUNDS = (1e-2, 1e4)  # R_D*, R_N*: Muennighoff et al. 2023 find 15.4 and
 class CoupledForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta, log gamma)."""
 
+    fits: ClassVar[type[Law]] = Coupled
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta", "gamma")
     fixable: ClassVar[tuple[str, ...]] = names
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name == "gamma" else super().coordinate(name, value)
+    logs: ClassVar[tuple[str, ...]] = (*Form.logs, "gamma")
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
@@ -58,26 +56,21 @@ class CoupledForm(Form):
         return _crossed(self, base, [np.log((0.1, 0.5, 1.0, 2.0))])
 
     def theta(self, law: Any) -> Array:
-        return np.append(_base_theta(self, law), np.log(law.gamma))
+        return np.append(base_theta(self, law), np.log(law.gamma))
 
     def law(self, theta: Array) -> Coupled:
-        a, b, e, alpha, beta, log_gamma = columns(theta)
-        return Coupled(
-            A=np.exp(a + alpha * self.log_n0),
-            B=np.exp(b + beta * self.log_d0),
-            L0=np.exp(e),
-            alpha=alpha,
-            beta=beta,
-            gamma=np.exp(log_gamma),
-        )
+        *five, log_gamma = columns(theta)
+        return Coupled(**base_law(self, *five).parameters, gamma=np.exp(log_gamma))
 
 
 @dataclass(frozen=True, kw_only=True)
 class KaplanForm(Form):
     """theta = (alpha log N_c / N0, beta log D_c / D0, alpha, beta)."""
 
+    fits: ClassVar[type[Law]] = Kaplan
     names: ClassVar[tuple[str, ...]] = ("N_c", "D_c", "alpha", "beta")
     telling: ClassVar[tuple[str, ...]] = names
+    apart: ClassVar[tuple[str, ...]] = names
     fixable: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     @classmethod
@@ -120,23 +113,21 @@ class KaplanForm(Form):
 class RepeatsForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta, log R_D*, log R_N*)."""
 
+    fits: ClassVar[type[Law]] = Repeats
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta", "R_D", "R_N")
     fixable: ClassVar[tuple[str, ...]] = names
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name in ("R_D", "R_N") else super().coordinate(name, value)
+    logs: ClassVar[tuple[str, ...]] = (*Form.logs, "R_D", "R_N")
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
-        if not np.any(runs.tokens > 1.001 * raise_without(runs, Repeats.name)):
+        if not np.any(runs.tokens > 1.001 * _unique_tokens(runs)):
             raise InputError("unique_tokens: no run repeats text, so R_D* and R_N* cannot be told; fit chinchilla")
         lower, upper = base_box(runs, log_n0, log_d0)
         low, high = np.log(REPEAT_BOUNDS)
         return np.append(lower, [low, low]), np.append(upper, [high, high])
 
     def model(self, runs: Runs) -> Differentiated:
-        unique = np.minimum(runs.tokens, raise_without(runs, Repeats.name))
+        unique = np.minimum(runs.tokens, _unique_tokens(runs))
         x, log_u = np.log(runs.params) - self.log_n0, np.log(unique) - self.log_d0
         again = runs.tokens / unique - 1
         most = Dual.constant(np.full(1, MOST_EXCESS), len(self.names))
@@ -155,7 +146,7 @@ class RepeatsForm(Form):
         return Differentiated(log_loss, len(self.names))
 
     def starts(self, runs: Runs) -> Array:
-        unique = raise_without(runs, Repeats.name)
+        unique = _unique_tokens(runs)
         fresh = runs.tokens <= 1.01 * unique
         base = runs
         if fresh.sum() > 10:  # Chinchilla's law knows nothing of the others
@@ -163,19 +154,11 @@ class RepeatsForm(Form):
         return _crossed(self, _chinchilla(self, base), [np.log((1.0, 10.0, 100.0))] * 2)
 
     def theta(self, law: Any) -> Array:
-        return np.append(_base_theta(self, law), np.log([law.R_D, law.R_N]))
+        return np.append(base_theta(self, law), np.log([law.R_D, law.R_N]))
 
     def law(self, theta: Array) -> Repeats:
-        a, b, e, alpha, beta, log_r_d, log_r_n = columns(theta)
-        return Repeats(
-            A=np.exp(a + alpha * self.log_n0),
-            B=np.exp(b + beta * self.log_d0),
-            L0=np.exp(e),
-            alpha=alpha,
-            beta=beta,
-            R_D=np.exp(log_r_d),
-            R_N=np.exp(log_r_n),
-        )
+        *five, log_r_d, log_r_n = columns(theta)
+        return Repeats(**base_law(self, *five).parameters, R_D=np.exp(log_r_d), R_N=np.exp(log_r_n))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,13 +168,12 @@ class BrokenForm(Form):
     The width f of the break is held (at one e-fold of compute unless told otherwise): few tables resolve it.
     """
 
+    fits: ClassVar[type[Law]] = BrokenCompute
     names: ClassVar[tuple[str, ...]] = ("L0", "F", "c0", "c1", "C_b", "f", "G", "alpha", "beta")
     telling: ClassVar[tuple[str, ...]] = ("F", "c0", "G", "alpha", "beta")
+    apart: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     fixable: ClassVar[tuple[str, ...]] = ("L0", "c0", "c1", "f", "alpha", "beta")
-
-    @classmethod
-    def coordinate(cls, name: str, value: float) -> float:
-        return float(np.log(value)) if name == "f" else super().coordinate(name, value)
+    logs: ClassVar[tuple[str, ...]] = (*Form.logs, "f")
 
     @classmethod
     def box(cls, runs: Runs, log_n0: float, log_d0: float) -> tuple[Array, Array]:
@@ -240,10 +222,9 @@ class BrokenForm(Form):
 
     def theta(self, law: Any) -> Array:
         log_c0 = np.log(6.0) + self.log_n0 + self.log_d0
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[0]
         best = np.log(law.G) + law.beta / (law.alpha + law.beta) * (self.log_n0 + self.log_d0)
         return np.array(
-            [log_l0, np.log(law.F) - law.c0 * log_c0, law.c0, law.c1, np.log(law.C_b) - log_c0, np.log(law.f),
+            [self.log_l0(law), np.log(law.F) - law.c0 * log_c0, law.c0, law.c1, np.log(law.C_b) - log_c0, np.log(law.f),
              best - self.log_n0, law.alpha, law.beta], np.float64)  # fmt: skip
 
     def law(self, theta: Array) -> BrokenCompute:
@@ -263,12 +244,14 @@ class BrokenForm(Form):
         )
 
 
-def _base_theta(form: Form, law: Coupled | Repeats) -> Array:
-    plain = Chinchilla(A=law.A, B=law.B, L0=law.L0, alpha=law.alpha, beta=law.beta)
-    k = form.names.index("L0")
-    log_l0 = np.log(plain.L0) if plain.L0 > 0 else form.lower[k]
-    n_term, d_term = np.log(plain.A) - plain.alpha * form.log_n0, np.log(plain.B) - plain.beta * form.log_d0
-    return np.array([n_term, d_term, log_l0, plain.alpha, plain.beta], np.float64)
+def _unique_tokens(runs: Runs) -> Array:
+    """[n]. Raises InputError where the table does not say them."""
+    if runs.unique_tokens is None:
+        raise InputError(
+            f"unique_tokens: the law {Repeats.name!r} needs this column; name yours with "
+            "--columns unique_tokens=YOUR_COLUMN"
+        )
+    return runs.unique_tokens
 
 
 def _chinchilla(form: Form, runs: Runs) -> Array:

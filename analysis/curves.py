@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.excluded import Excluded, ExcludedRows
+from analysis.formats import load
 from analysis.laws import Array, flops_6nd
-from analysis.rows import ROW, chosen, leave_out, listed, numbers, texts
+from analysis.rows import ROW, chosen, keep_rows_with_cells, keep_whole_rows, leave_out, listed, numbers, plain, texts
 from analysis.selection import Where
 from analysis.table import Table, read
 
@@ -66,7 +67,7 @@ def read_curves(
     folder only runs that `analysis.read` accepts count. Raises InputError for a missing file or column, for compute
     that does not grow along a run, and where no loss is left; single bad rows are listed in `excluded`.
     """
-    _check(points)
+    require_choice("points", points, Points)
     file = Path(path)
     folder = file if file.is_dir() else file.parent
     ours = file.is_dir() or file.name in (CURVES, "runs.csv")
@@ -85,7 +86,7 @@ def from_table(table: Table, *, points: Points = "decayed") -> Curves:
 
     Rows whose column `decayed` is false enter only with points="all"; without that column rows are taken as final.
     """
-    _check(points)
+    require_choice("points", points, Points)
     frame, excluded, notes = table.frame, table.excluded, [*table.notes]
     told = "decayed" in frame
     if told:
@@ -100,23 +101,19 @@ def from_table(table: Table, *, points: Points = "decayed") -> Curves:
     return _assemble(frame, points, excluded, notes)
 
 
-def _check(points: str) -> None:
-    if points not in get_args(Points):
-        raise InputError(f"points: {points!r} is unknown; choose decayed or all")
-
-
 def _ours(file: Path, table: Table, points: Points) -> Curves:
     try:
-        frame = pd.read_csv(file, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(
-            f"curves: {str(file)!r} cannot be read ({error}); export it again with lmscale export"
-        ) from None
+        loaded = load(file)
+        frame = plain(loaded.frame, str(file))
+    except InputError as error:
+        why = str(error).removeprefix("runs: ")
+        raise InputError(f"curves: {why}, or export it again with lmscale export") from None
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise InputError(f"{missing[0]}: no such column in {str(file)!r}; it needs {', '.join(COLUMNS)}")
-    frame.insert(0, ROW, np.arange(2, len(frame) + 2))
     excluded = ExcludedRows()
+    frame = keep_whole_rows(frame.assign(**{ROW: loaded.rows}), loaded.cut_short, excluded)
+    frame = keep_rows_with_cells(frame)
     runs = {str(run): i for i, run in enumerate(table.frame["run_id"])}
     known = np.array([run in runs for run in texts(frame, "run_id")], bool)
     notes = [] if known.all() else [f"{int((~known).sum())} rows of runs that runs.csv leaves out are not used"]
@@ -205,7 +202,7 @@ def _curve(name: str, rows: pd.DataFrame) -> Curve:
 
 def describe(curves: Curves) -> str:
     """One line: how many curves of what, and which points."""
-    sizes = len({curve.params for curve in curves.curves})
+    sizes = sorted({curve.params for curve in curves.curves})
     which = "points at the end of their schedule" if curves.points == "decayed" else "points, decayed or not"
-    names = listed([f"{curve.params:.3g}" for curve in curves.curves], 3)
-    return f"{len(curves.curves)} curves (one a {curves.joined}, {sizes} sizes: {names}), {len(curves)} {which}"
+    names = listed([f"{size:.3g}" for size in sizes], 3)
+    return f"{len(curves.curves)} curves (one a {curves.joined}, {len(sizes)} sizes: {names}), {len(curves)} {which}"

@@ -5,24 +5,23 @@ Hoffmann et al. 2022, Sec. 3.1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.curves import Curves
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.identify import require_identifiable
 from analysis.laws import Array
-from analysis.powerlaw import Frontier, intervals_of, loss_law, power_law
+from analysis.powerlaw import LEAST_FOR_INTERVAL, Compute, Frontier, intervals_of, loss_law, power_law
+from analysis.uncertainty import require_resamples
 
 Estimator = Literal["crossings", "points"]
-Compute = Literal["given", "6nd"]
 Optima = Callable[[NDArray[np.bool_]], tuple[Array, Array]]
 
 GRID = 400  # computes at which the envelope is taken; Hoffmann et al. 2022, Sec. 3.1, take 1500
 LOSS_POINTS = 32  # of them that the loss law is fitted to
-LEAST_FOR_INTERVAL = 3
 SAME_FLOPS = 1e-6  # relative; 6ND of one budget differs by rounding
 LEAST_SHARE = 0.5  # of resamples that must give a law
 BLOCK = 4_000_000  # elements of one array over resamples, 32 MB
@@ -87,11 +86,9 @@ def envelope(
     one undercuts with less compute take their place. compute: as the file gives it, or 6ND.
     Raises InputError for a bad option and for curves whose envelope shows fewer than two optima.
     """
-    for name, value, kind in (("estimator", estimator, Estimator), ("compute", compute, Compute)):
-        if value not in get_args(kind):
-            raise InputError(f"{name}: {value!r} is unknown; choose {' or '.join(get_args(kind))}")
-    if bootstrap < 0 or bootstrap == 1:
-        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
+    require_choice("estimator", estimator, Estimator)
+    require_choice("compute", compute, Compute)
+    require_resamples(bootstrap, seed)
     if len({curve.params for curve in curves.curves}) < 3:
         raise InputError("params: the curves have fewer than 3 sizes, so none is between two others; add sizes")
     joined = sum(len(curve.flops) for curve in curves.curves if len(curve.flops) > 1)
@@ -223,10 +220,12 @@ def _steps(grid: _Grid, keep: NDArray[np.bool_], estimator: Estimator) -> tuple[
 def _nondominated(runs: Array, keep: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Runs [4, n] that no kept run undercuts in loss with no more compute, without the smallest and largest sizes."""
     flops, params, _, loss = runs
-    undercuts = ((flops[:, None] <= flops * (1 + SAME_FLOPS)) & (loss[:, None] < loss)).astype(np.float64)
+    order = np.argsort(flops)
+    lowest = np.minimum.accumulate(np.where(keep, loss, np.inf)[:, order], axis=1)
+    reach = np.searchsorted(flops[order], flops * (1 + SAME_FLOPS), side="right") - 1
     smallest = np.where(keep, params, np.inf).min(axis=1, keepdims=True)
     largest = np.where(keep, params, 0.0).max(axis=1, keepdims=True)
-    free = (keep.astype(np.float64) @ undercuts == 0) & (params > smallest) & (params < largest)
+    free = (lowest[:, reach] >= loss) & (params > smallest) & (params < largest)
     return np.broadcast_to(runs, (len(keep), *runs.shape)), (keep & free).astype(np.float64)
 
 

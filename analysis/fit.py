@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from analysis.errors import InputError
 from analysis.excluded import ExcludedRows
@@ -14,20 +14,14 @@ from analysis.forms import form_of
 from analysis.identify import require_identifiable
 from analysis.laws import Array, Chinchilla, Law
 from analysis.linearised import linearised
-from analysis.model import Model
-from analysis.rivals import Repeats
 from analysis.rows import ROW, chosen, numbers
-from analysis.solve import HUBER_DELTA, Kind, Loss, Residual, Solution, minimise
+from analysis.search import Task, refit, search
+from analysis.solve import HUBER_DELTA, Kind, Loss, Residual
 from analysis.table import Table
-from analysis.uncertainty import Resampling, interval
+from analysis.uncertainty import Resampling, interval, require_resamples
 from analysis.verdict import bounds_met, told, warnings_of
 
 AGREE = 1e-9  # objectives of two starts closer than this, or than one part in a million, are one optimum
-MINIMA = 4  # distinct optima of the full table from which every resample starts
-APART = 0.05  # in a coordinate: further apart, two optima are distinct
-RIVAL = 2.0  # times the best objective: a worse optimum is no rival in any resample
-RESAMPLED_ELEMENTS = 4_000_000  # of a [resamples, runs] block, 32 MB
-SCREENED = 5_000  # runs; of a longer table every start descends on a sample, and only the optima on all of it
 RESAMPLED_RUNS = 20_000  # beyond, resamples of an estimate are normal to every digit shown, and drawn as such
 
 
@@ -132,10 +126,7 @@ def fit(
     value, such as {"alpha": 0.35}.
     Raises InputError for an unknown law, a bad option, and a table that cannot tell the law's parameters.
     """
-    if not isinstance(bootstrap, int | np.integer) or bootstrap < 0 or bootstrap == 1:
-        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed: {seed} is no seed; give a whole number from 0 on")
+    require_resamples(bootstrap, seed)
     table = suited(table, law)
     table, weight = _weighed(table, weights)
     measure = Loss(kind=loss, delta=delta, residual=residual)
@@ -144,38 +135,39 @@ def fit(
     held = fixed or {}
     if not form.free:
         raise InputError("fix: every parameter is held, nothing is left to fit; leave one free")
-    if len({"A", "B", "alpha", "beta"} & set(form.names) - set(held)) > 1 or form.names[0] not in ("A", "B", "L0"):
-        require_identifiable(runs.params, runs.tokens, free=form.free)
-    elif len(table) <= form.free:
-        raise InputError(f"runs: {len(table)} usable rows cannot fit {form.free} parameters; give at least one more")
+    free = len(form.free)
+    if len({*form.apart} & {*form.free}) > 1:
+        require_identifiable(runs.params, runs.tokens, free=free)
+    elif len(table) <= free:
+        raise InputError(f"runs: {len(table)} usable rows cannot fit {free} parameters; give at least one more")
     share = weight / weight.max()
     effective = float(share.sum() ** 2 / (share @ share))
-    if effective <= form.free:
+    if effective <= free:
         raise InputError(
             f"weights: as uneven as these, {len(table)} runs tell no more than {effective:.1f} equal ones would, and "
-            f"{form.free} parameters are fitted; give weights of one order of magnitude"
+            f"{free} parameters are fitted; give weights of one order of magnitude"
         )
-    model, starts = form.model(runs), form.starts(runs)
-    found = _search(form, runs, weight, starts, measure, seed)
+    task = Task(form=form, model=form.model(runs), runs=runs, weight=weight, loss=measure)
+    found = search(task, seed)
     best = int(np.argmin(found.objective))
-    theta = found.theta[best]
+    theta, lowest = found.theta[best], float(found.objective[best])
     if found.steps[best] == 0 and not found.converged[best]:
         raise InputError("fit: the optimiser never left its start; the losses or the counts are out of any usual range")
-    fitted, jacobian = model.jacobian(theta)
+    fitted, jacobian = task.model.jacobian(theta)
     residuals = np.log(runs.loss_nats) - fitted
     resampling = Resampling.of(runs.params, table.trajectory, clustered=table.clustered)
-    free = jacobian[:, form.upper > form.lower]
+    jacobian = jacobian[:, form.upper > form.lower]
     draws, errors = None, np.empty(0)
     if bootstrap and len(table) > RESAMPLED_RUNS:
-        draws, errors = linearised(model, form, theta, runs, weight, measure, resampling, count=bootstrap, seed=seed)
+        draws, errors = linearised(task, theta, resampling, count=bootstrap, seed=seed)
     elif bootstrap:
-        draws, errors = _resample(model, form, found, runs, fitted, free, weight, measure, resampling, bootstrap, seed)
+        draws, errors = refit(task, found, resampling, count=bootstrap, seed=seed)
     samples = None if draws is None else form.law(draws)
     at_bounds = bounds_met(form, theta)
-    agreement = float(np.mean(_same(found.objective, float(found.objective[best]))))
-    condition = float(np.linalg.cond(free / np.maximum(np.linalg.norm(free, axis=0), 1e-300)))
+    agreement = float(np.mean(found.objective <= lowest + AGREE + 1e-6 * lowest))
+    condition = float(np.linalg.cond(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)))
     intervals = {} if samples is None else _intervals(samples, form)
-    identifiable, reason = told(form, at_bounds, draws, intervals.get("a"), condition, free)
+    identifiable, reason = told(form, at_bounds, draws, intervals.get("a"), condition, jacobian)
     shown = residuals if residual == "log" else runs.loss_nats - np.exp(fitted)
     return Fit(
         table=table,
@@ -187,7 +179,7 @@ def fit(
         objective=measure.total(shown, weight),
         gradient_norm=float(found.gradient[best]),
         condition=condition,
-        starts=len(starts),
+        starts=len(found.theta),
         agreement=agreement,
         at_bounds=at_bounds,
         residuals=residuals,
@@ -204,8 +196,11 @@ def fit(
 
 
 def suited(table: Table, law: str) -> Table:
-    """The rows of which this law can say something; the others are left out and listed."""
-    return table.needing("unique_tokens") if law == Repeats.name else table
+    """The rows of which this law can say something; the others are left out and listed.
+
+    Raises InputError for an unknown law, and where no row is left.
+    """
+    return table.needing("unique_tokens") if form_of(law).fits.models_repeats else table
 
 
 def _described(resampling: Resampling, draws: Array | None, runs: int) -> str:
@@ -238,93 +233,9 @@ def _weighed(table: Table, weights: str | ArrayLike | None) -> tuple[Table, Arra
     return replace(table.keep(weight > 0), excluded=excluded), weight[weight > 0]
 
 
-def _search(form: Form, runs: Runs, weight: Array, starts: Array, loss: Loss, seed: int) -> Solution:
-    """The end of every start; of a long table, on a sample first, and then its distinct optima on all runs."""
-    box = (form.lower, form.upper)
-    if len(runs.params) <= SCREENED:
-        target = loss.target(runs.loss_nats)[None]
-        return minimise(form.model(runs), target, weight[None], starts, *box, loss=loss)
-    rows = np.random.default_rng([seed, 2]).choice(len(runs.params), SCREENED, replace=False)
-    unique = None if runs.unique_tokens is None else runs.unique_tokens[rows]
-    some = Runs(
-        params=runs.params[rows], tokens=runs.tokens[rows], loss_nats=runs.loss_nats[rows], unique_tokens=unique
-    )
-    target = loss.target(some.loss_nats)[None]
-    screened = minimise(form.model(some), target, weight[rows][None], starts, *box, loss=loss)
-    begin = screened.theta[_distinct(screened)]
-    target = loss.target(runs.loss_nats)[None]
-    found = minimise(form.model(runs), target, weight[None], begin, *box, loss=loss)
-    # Every start is reported at the optimum of all runs to which its end on the sample is nearest.
-    home = np.argmin(np.abs(screened.theta[:, None] - begin[None]).max(axis=2), axis=1)
-    return Solution(
-        theta=found.theta[home],
-        objective=found.objective[home],
-        gradient=found.gradient[home],
-        converged=found.converged[home],
-        steps=found.steps[home],
-    )
-
-
-def _same(objective: Array, best: float) -> NDArray[np.bool_]:
-    return objective <= best + AGREE + 1e-6 * best
-
-
-def _distinct(found: Solution) -> list[int]:
-    """The best few optima that are apart from one another."""
-    minima: list[int] = []
-    for candidate in np.argsort(found.objective):
-        apart = all(np.abs(found.theta[candidate] - found.theta[m]).max() > APART for m in minima)
-        rival = not minima or found.objective[candidate] <= RIVAL * found.objective[minima[0]]
-        if apart and rival and len(minima) < MINIMA:
-            minima.append(int(candidate))
-    return minima
-
-
-def _resample(
-    model: Model,
-    form: Form,
-    found: Solution,
-    runs: Runs,
-    fitted: Array,
-    jacobian: Array,
-    weight: Array,
-    loss: Loss,
-    resampling: Resampling,
-    bootstrap: int,
-    seed: int,
-) -> tuple[Array, Array]:
-    """theta [R, K] of every resample, each the best of its solutions from the distinct optima of the full table.
-
-    With them the error [R] of a new run that each resample has.
-    """
-    minima, rng = _distinct(found), np.random.default_rng([seed, 0])
-    best = found.theta[minima[0]]
-    draws, errors = np.empty((bootstrap, len(form.names))), np.empty(bootstrap)
-    block = max(1, RESAMPLED_ELEMENTS // len(fitted))
-    # A run of weight w errs by a variance of 1/w: what is alike, and is resampled, is the error times sqrt(w).
-    scale = np.sqrt(weight / weight.mean())
-    residual, jacobian = scale * (np.log(runs.loss_nats) - fitted), scale[:, None] * jacobian
-    for first in range(0, bootstrap, block):
-        part = slice(first, min(first + block, bootstrap))
-        count = part.stop - first
-        drawn = resampling.draw(np.zeros_like(fitted), residual, jacobian, count=count, rng=rng)
-        errors[part] = drawn.errors
-        targets = fitted + drawn.targets / scale
-        targets = targets if loss.residual == "log" else np.exp(targets)
-        lowest, own = np.full(count, np.inf), draws[part]
-        for index in minima:
-            start = np.repeat(found.theta[index][None], count, axis=0)
-            solved = minimise(model, targets, drawn.weights * weight, start, form.lower, form.upper, loss=loss)
-            better = solved.objective < lowest
-            own[better] = solved.theta[better]
-            lowest = np.minimum(lowest, solved.objective)
-        own[:] = np.clip(best + drawn.spread[:, None] * (own - best), form.lower, form.upper)
-    return draws, errors
-
-
 def _intervals(samples: Law, form: Form) -> dict[str, tuple[float, float]]:
     """Of every parameter and exponent but those held."""
-    held = {name for name, free in zip(form.names, form.upper > form.lower, strict=True) if not free}
+    held = {*form.names} - {*form.free}
     values = {name: value for name, value in {**samples.parameters, **samples.exponents}.items() if name not in held}
     ends = {name: interval(np.asarray(value)[:, 0]) for name, value in values.items() if np.ndim(value) == 2}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -5,18 +5,11 @@ from collections.abc import Mapping
 from analysis.curved import BrokenForm, CoupledForm, KaplanForm, RepeatsForm
 from analysis.errors import InputError
 from analysis.form import Form
-from analysis.laws import Chinchilla, EqualExponent
-from analysis.rivals import BrokenCompute, Coupled, Interaction, Kaplan, Repeats
 from analysis.sums import ChinchillaForm, EqualForm, InteractionForm
 
 FORMS: Mapping[str, type[Form]] = {
-    Chinchilla.name: ChinchillaForm,
-    EqualExponent.name: EqualForm,
-    Coupled.name: CoupledForm,
-    Kaplan.name: KaplanForm,
-    Interaction.name: InteractionForm,
-    Repeats.name: RepeatsForm,
-    BrokenCompute.name: BrokenForm,
+    form.fits.name: form
+    for form in (ChinchillaForm, EqualForm, CoupledForm, KaplanForm, InteractionForm, RepeatsForm, BrokenForm)
 }
 
 

@@ -6,15 +6,23 @@ Hoffmann et al. 2022, Sec. 3.2 (parabolas), and Porian et al. 2024 (Akima interp
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from analysis.budgets import TOLERANCE, Grouping, group
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.laws import Array, flops_6nd
-from analysis.powerlaw import LEAST_FOR_FLOOR, Frontier, intervals_of, loss_law, power_law, unexplained
+from analysis.powerlaw import (
+    LEAST_FOR_FLOOR,
+    LEAST_FOR_INTERVAL,
+    Compute,
+    Frontier,
+    intervals_of,
+    loss_law,
+    power_law,
+    unexplained,
+)
 from analysis.profile import (
     AKIMA_POINTS,
     WINDOW,
@@ -27,25 +35,15 @@ from analysis.profile import (
     read_profile,
     residuals_of_parabola,
 )
-from analysis.table import Table, read
+from analysis.table import Table
+from analysis.uncertainty import require_resamples
 
 Resample = Literal["noise", "budgets"]
 Scatter = Literal["include", "ignore"]
 Weights = Literal["noise", "equal"]
-Compute = Literal["given", "6nd"]
 
-LEAST_FOR_INTERVAL = 3  # budgets: two give a line and nothing to judge it by
 LEAST_SHARE = 0.5  # of resamples that keep a minimum, Porian et al. 2024 (their public code)
 LEAST_SD = 0.33  # of the mean gap between sizes, for Akima, ibid.
-PORIAN_NOISE_NATS = 0.002  # seed noise of their RefinedWeb runs, ibid. (their losses all lie below its upper branch)
-PORIAN_SETUPS = {
-    "kaplan": ("base", "long", "kaplan", "kaplan", "train"),
-    "head": ("base", "long", "kaplan", "standard", "val"),
-    "warmup": ("base", "short", "kaplan", "standard", "val"),
-    "cosine": ("base", "short", "chinchilla", "standard", "val"),
-    "tuned": ("tuned", "short", "const", "standard", "val"),
-}
-PORIAN_COLUMNS = ("hparams", "warmup", "decay", "param_count", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +116,13 @@ def isoflop(
     Raises InputError for a bad option and where fewer than two budgets have an interior minimum.
     """
     shape = Shape(method=method, response=response, window=float(window), same_size=same_size)
-    choices = {"resample": resample, "scatter": scatter, "weights": weights, "compute": compute}
-    _check(choices, noise, bootstrap)
+    require_choice("resample", resample, Resample)
+    require_choice("scatter", scatter, Scatter)
+    require_choice("weights", weights, Weights)
+    require_choice("compute", compute, Compute)
+    if noise is not None and not (math.isfinite(noise) and noise > 0):
+        raise InputError(f"noise: {noise} is no standard deviation of a loss; give nats such as 0.002")
+    require_resamples(bootstrap, seed)
     grouping = group(table, budgets=budgets, tolerance=tolerance)
     params, tokens, losses = table.params, table.tokens, table.loss_nats
     profiles = [
@@ -171,38 +174,6 @@ def isoflop(
         intervals=intervals,
         warnings=_warnings(accepted, noise, freedom, ratio, scatter, bootstrap),
     )
-
-
-def porian_setup(path: str | Path, setup: str) -> Table:
-    """The rows of porian_refinedweb.csv that are one of PORIAN_SETUPS. Raises InputError for another name."""
-    if setup not in PORIAN_SETUPS:
-        raise InputError(f"setup: {setup!r} is unknown; choose one of {', '.join(PORIAN_SETUPS)}")
-    return read(path, where={"source": "summary_df", **dict(zip(PORIAN_COLUMNS, PORIAN_SETUPS[setup], strict=True))})
-
-
-def porian(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
-    """The recipe of Porian et al. 2024: Akima on all sizes, the best run of a size, seed noise, weights from it.
-
-    `table` holds the rows of one set-up, see porian_setup.
-    """
-    return isoflop(table, method="akima", same_size="best", noise=PORIAN_NOISE_NATS, scatter="ignore",
-                   bootstrap=bootstrap, seed=seed)  # fmt: skip
-
-
-def llama3(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
-    """Approach 2 on the profiles of Dubey et al. 2024: a parabola in loss through all sizes, budgets weighed alike."""
-    return isoflop(table, window=math.inf, response="loss", weights="equal", bootstrap=bootstrap, seed=seed)
-
-
-def _check(choices: dict[str, str], noise: float | None, bootstrap: int) -> None:
-    kinds = {"resample": Resample, "scatter": Scatter, "weights": Weights, "compute": Compute}
-    for name, value in choices.items():
-        if value not in get_args(kinds[name]):
-            raise InputError(f"{name}: {value!r} is unknown; choose {' or '.join(get_args(kinds[name]))}")
-    if noise is not None and not (math.isfinite(noise) and noise > 0):
-        raise InputError(f"noise: {noise} is no standard deviation of a loss; give nats such as 0.002")
-    if bootstrap < 0 or bootstrap == 1:
-        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or 1000")
 
 
 def _require(profiles: Sequence[Profile], grouping: Grouping) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.errors import InputError
 from analysis.excluded import ExcludedRows
-from analysis.limits import MAX_CELLS, MAX_COLUMNS, MAX_DEPTH, MAX_ROW_BYTES, too_many
+from analysis.limits import MAX_BYTES, MAX_CELLS, MAX_COLUMNS, MAX_DEPTH, MAX_ROW_BYTES, too_many
 
 NOT_AN_OBJECT = "not a JSON object; write one object a row"
 
@@ -39,7 +39,7 @@ class Columns:
         for append, value in zip(self._appends, record.values(), strict=True):
             append(value)
         self.rows.append(row)
-        if len(self.rows) * len(self._cells) > MAX_CELLS:
+        if len(self.rows) * max(len(self._cells), 1) > MAX_CELLS:
             raise too_many(self.source, f"more than {MAX_CELLS:,} cells")
 
     def frame(self) -> pd.DataFrame:
@@ -52,11 +52,13 @@ def read_lines(stream: BinaryIO, source: str) -> tuple[pd.DataFrame, list[int], 
     """JSON lines: the rows, the line number of each, and the lines that are no object, such as one cut short."""
     columns, excluded = Columns(source), ExcludedRows()
     torn: dict[str, tuple[list[int], list[str]]] = {}
-    number = 0
+    number = size = 0
     while line := stream.readline(MAX_ROW_BYTES + 1):
-        number += 1
+        number, size = number + 1, size + len(line)
         if len(line) > MAX_ROW_BYTES:
             raise too_many(source, f"line {number} longer than {MAX_ROW_BYTES / 1e6:.0f} MB")
+        if size > MAX_BYTES:
+            raise too_many(source, f"more than {MAX_BYTES / 1e6:.0f} MB")
         text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         if not text:
             continue

@@ -4,6 +4,7 @@ A law's parameters may be numbers, or arrays of shape [R, 1] holding one value p
 then broadcast to [R, points], which is how every interval of this package is made.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
 
@@ -33,15 +34,15 @@ class Optimum:
     loss_nats: Array
 
 
-class Law:
+class Law(ABC):
     """What fitting, uncertainty, plots and backtests ask of every law. Each is a frozen dataclass of its parameters.
 
-    `unique_tokens` is the text there is; a law that does not model repetition counts a repeated token as a new one.
+    `unique_tokens` is the text there is; a law of which `models_repeats` is false counts a repeated token as a new one.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
-
+    models_repeats: ClassVar[bool] = False
     signed: ClassVar[tuple[str, ...]] = ()  # parameters of either sign; L0 may be zero, all others are positive
 
     def __post_init__(self) -> None:
@@ -64,13 +65,15 @@ class Law:
         alpha, beta = self.parameters["alpha"], self.parameters["beta"]
         return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
 
+    @abstractmethod
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
         """Loss in nats per token of runs with `params` parameters trained on `tokens` tokens."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
         """N*, D* and loss of each budget C = 6 N D. Raises InputError for a budget not finite and positive."""
-        raise NotImplementedError
+        ...
 
 
 def budgets(flops: ArrayLike) -> Array:
@@ -147,15 +150,16 @@ class EqualExponent(Law):
     )
 
     @property
-    def _chinchilla(self) -> Chinchilla:
+    def chinchilla(self) -> Chinchilla:
+        """The same law with both exponents."""
         return Chinchilla(A=self.A, B=self.B, L0=self.L0, alpha=self.alpha, beta=self.alpha)
 
     @property
     def exponents(self) -> dict[str, Any]:
-        return self._chinchilla.exponents
+        return self.chinchilla.exponents
 
     def predict(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike | None = None) -> Array:
-        return self._chinchilla.predict(params, tokens)
+        return self.chinchilla.predict(params, tokens)
 
     def optimum(self, flops: ArrayLike, unique_tokens: ArrayLike | None = None) -> Optimum:
-        return self._chinchilla.optimum(flops)
+        return self.chinchilla.optimum(flops)

@@ -103,7 +103,6 @@ def profile_likelihood(
     if not 0 < confidence < 1:
         raise InputError(f"confidence: {confidence} is no probability; give one such as 0.95")
     table = fit.table
-    unique = table.unique_tokens if fit.law.name == "repeats" else None
     measured = fit.loss.target(table.loss_nats)
     # Held parameters are no part of the search.
     free = np.flatnonzero(fit.form.upper > fit.form.lower)
@@ -115,7 +114,7 @@ def profile_likelihood(
         return full
 
     def residuals(theta: Array) -> Array:
-        predicted = fit.form.law(whole(theta)).predict(table.params, table.tokens, unique)
+        predicted = fit.form.law(whole(theta)).predict(table.params, table.tokens, table.unique_tokens)
         return (np.log(predicted) if fit.loss.residual == "log" else predicted) - measured
 
     # Positive quantities that span decades are stepped through in their logarithm; T does not know the difference.

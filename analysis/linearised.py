@@ -2,34 +2,22 @@
 
 import numpy as np
 
-from analysis.form import Form, Runs
 from analysis.laws import Array
-from analysis.model import Model
-from analysis.solve import Loss
+from analysis.search import Task
 from analysis.uncertainty import Resampling, as_new
 
 
-def linearised(
-    model: Model,
-    form: Form,
-    theta: Array,
-    runs: Runs,
-    weight: Array,
-    loss: Loss,
-    resampling: Resampling,
-    *,
-    count: int,
-    seed: int,
-) -> tuple[Array, Array]:
+def linearised(task: Task, theta: Array, resampling: Resampling, *, count: int, seed: int) -> tuple[Array, Array]:
     """theta [R, K] drawn around the estimate theta [K], and the log error [R] of a new run in each.
 
     Covariance H^-1 (sum_c s_c s_c') H^-1 (Huber 1967), s_c being the slopes of the objective in the runs of one
     trajectory, or in one row where rows are independent. Few trajectories have too few slopes for that: of those the
     errors are drawn as `Resampling.variances` says, and carried over by one Newton step.
     """
+    form, model, weight, loss = task.form, task.model, task.weight, task.loss
     rng = np.random.default_rng([seed, 0])
     value, state = model.log_loss(theta[None])
-    residual = np.log(runs.loss_nats) - value[0]
+    residual = np.log(task.runs.loss_nats) - value[0]
     inside_box = (form.upper > form.lower) & (theta > form.lower) & (theta < form.upper)
     free = np.flatnonzero(inside_box)
     jacobian = model.jacobian(theta)[1][:, free]

@@ -7,6 +7,7 @@ import numpy as np
 
 from analysis.errors import InputError
 from analysis.fit import Fit
+from analysis.laws import Array, Optimum
 from analysis.uncertainty import interval
 
 
@@ -37,15 +38,25 @@ def optimal(
     unique_tokens: the text there is, for a law that knows what repeating it is worth.
     Raises InputError for a budget that is not finite and positive, and for unique_tokens with a law that ignores them.
     """
-    if unique_tokens is not None and fit.law.name != "repeats":
+    if unique_tokens is not None and not fit.law.models_repeats:
         raise InputError(
             f"unique_tokens: the law {fit.law.name!r} counts a repeated token as a new one; fit the law 'repeats'"
         )
-    budgets = np.array([1.0, 10.0, 100.0]) * fit.flops_max if flops is None else np.asarray(flops, np.float64)
+    budgets = budgets_asked(flops, fit.flops_max)
     best = fit.law.optimum(budgets, unique_tokens)
     drawn = None if fit.samples is None else fit.samples.optimum(budgets, unique_tokens)
+    return optimal_rows("parametric", best, drawn, fit.flops_max)
+
+
+def budgets_asked(flops: Sequence[float] | None, flops_max: float) -> Array:
+    """The budgets asked for, by default 1, 10 and 100 times the largest compute that was measured."""
+    return flops_max * np.array([1.0, 10.0, 100.0]) if flops is None else np.asarray(flops, np.float64)
+
+
+def optimal_rows(method: str, best: Optimum, drawn: Optimum | None, flops_max: float) -> tuple[OptimalRow, ...]:
+    """A row for each budget [n] of `best`; intervals are those of `drawn` [R, n], None without resamples."""
     rows = []
-    for i, budget in enumerate(budgets):
+    for i, budget in enumerate(best.flops):
         ends: list[tuple[float, float] | None] = [None, None, None]
         if drawn is not None:
             for k, values in enumerate((drawn.params, drawn.tokens, drawn.loss_nats)):
@@ -53,7 +64,7 @@ def optimal(
                 ends[k] = (float(low), float(high))
         rows.append(
             OptimalRow(
-                method="parametric",
+                method=method,
                 flops=float(budget),
                 params=float(best.params[i]),
                 tokens=float(best.tokens[i]),
@@ -62,7 +73,7 @@ def optimal(
                 params_interval=ends[0],
                 tokens_interval=ends[1],
                 loss_interval=ends[2],
-                extrapolation=float(budget / fit.flops_max),
+                extrapolation=float(budget / flops_max),
             )
         )
     return tuple(rows)

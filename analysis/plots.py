@@ -28,7 +28,7 @@ HELD_OUT = "#d55e00"  # vermilion of Okabe & Ito 2008, apart from every colour o
 
 def loss_against_compute(fit: Fit, backtest: Backtest | None = None) -> Figure:
     """Runs coloured by size, the law of each size, the compute-optimal frontier with its band, held-out runs."""
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = blank_figure(1)
     compute, sizes = fit.table.flops_6nd, _shown_sizes(fit.table.params)
     few = distinct(fit.table.params) <= FEW_SIZES
     norm = LogNorm(fit.table.params.min() / 1.05, fit.table.params.max() * 1.3)
@@ -66,14 +66,14 @@ def loss_against_compute(fit: Fit, backtest: Backtest | None = None) -> Figure:
     axes.set_ylim(min(losses.min(), float(best.loss_nats.min())) - room, losses.max() + 2 * room)
     axes.set_title(f"Loss against compute: {len(fit.table)} runs and the fitted law{_text(fit)}", loc="left")
     if not few:
-        _colour_bar(figure, axes, norm)
-    _legend(figure)
+        draw_colour_bar(figure, axes, norm)
+    draw_legend(figure)
     return figure
 
 
 def residuals(fit: Fit) -> Figure:
     """Measured over predicted loss, in per cent, against compute and against size."""
-    figure, panels = _figure(2)
+    figure, panels = blank_figure(2)
     percent = 100 * np.expm1(fit.residuals)
     norm = LogNorm(fit.table.params.min() / 1.05, fit.table.params.max() * 1.3)
     colours = COLOURS(norm(fit.table.params))
@@ -99,14 +99,14 @@ def residuals(fit: Fit) -> Figure:
     panels[1].tick_params(labelleft=False)
     _counts(panels[1])
     panels[0].set_title(f"Residuals of the fit: median {median:.2g} %", loc="left")
-    _colour_bar(figure, panels[1], norm)
-    _legend(figure)
+    draw_colour_bar(figure, panels[1], norm)
+    draw_legend(figure)
     return figure
 
 
 def isoflop(fit: Fit) -> Figure:
     """The law's loss against N at budgets over the fitted range and at ten times its end; minima with intervals."""
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = blank_figure(1)
     compute = fit.table.flops_6nd
     inside = np.geomspace(np.quantile(compute, 0.1), compute.max(), 5)
     budgets = np.append(inside, 10 * compute.max())
@@ -143,7 +143,7 @@ def isoflop(fit: Fit) -> Figure:
     room = 0.06 * (highest - best.loss_nats.min())
     axes.set_ylim(best.loss_nats.min() - room, highest + room)
     axes.set_title(f"Which size for a budget: the fitted law at constant compute{_text(fit)}", loc="left")
-    _legend(figure)
+    draw_legend(figure)
     return figure
 
 
@@ -161,7 +161,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
+def blank_figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
@@ -175,7 +175,7 @@ def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
 
 def _text(fit: Fit) -> str:
     """What the curves of a law that knows repeats take for granted, beside runs that may repeat text."""
-    return ", text never repeated" if fit.law.name == "repeats" else ""
+    return ", text never repeated" if fit.law.models_repeats else ""
 
 
 def _shown_sizes(params: Array) -> Array:
@@ -197,7 +197,7 @@ def _decades(axes: Axes) -> float:
     return float(np.log10(high / low))
 
 
-def _colour_bar(figure: Figure, axes: Axes, norm: Any) -> None:
+def draw_colour_bar(figure: Figure, axes: Axes, norm: Any) -> None:
     bar = figure.colorbar(ScalarMappable(norm=norm, cmap=COLOURS), ax=axes, pad=0.02)
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     bar.ax.yaxis.set_major_formatter(EngFormatter(sep=" "))
@@ -205,5 +205,5 @@ def _colour_bar(figure: Figure, axes: Axes, norm: Any) -> None:
     bar.set_label("parameters N")
 
 
-def _legend(figure: Figure) -> None:
+def draw_legend(figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)

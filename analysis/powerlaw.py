@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.errors import InputError
-from analysis.laws import MOST_LOG, Array, Optimum
+from analysis.laws import MOST_LOG, Array, Optimum, budgets
 from analysis.uncertainty import interval
 
+Compute = Literal["given", "6nd"]  # of a budget or a point: as its table says, or 6 N D
+
 LOSS_EXPONENTS = (0.01, 1.0)  # of the loss along the frontier; Chinchilla's own is alpha beta / (alpha + beta)
+LEAST_FOR_INTERVAL = 3  # optima: two give a line and nothing to judge it by
 LEAST_FOR_FLOOR = 4  # optima from which an irreducible loss can be told beside a coefficient and an exponent
 BLOCK = 2_000_000  # elements of one array of the search over exponents, 16 MB
 
@@ -82,9 +84,7 @@ class Frontier:
 
     def optimum(self, flops: ArrayLike) -> Optimum:
         """N*, D* and loss of each budget; [n], or [R, n] of resamples. Raises InputError for a budget that is none."""
-        flops = np.asarray(flops, np.float64)
-        if not np.all(np.isfinite(flops) & (flops > 0)):
-            raise InputError(f"flops: {flops} is no budget; give finite positive FLOPs such as 1e21")
+        flops = budgets(flops)
         return Optimum(flops=flops, params=self.params(flops), tokens=self.tokens(flops), loss_nats=self.loss(flops))
 
 

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.laws import Array
 
 Method = Literal["parabola", "akima"]
@@ -36,8 +36,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name, kind in (("method", Method), ("response", Response), ("same_size", SameSize)):
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(f"{name}: {getattr(self, name)!r} is unknown; choose {' or '.join(get_args(kind))}")
+            require_choice(name, getattr(self, name), kind)
         if not self.window > 1:
             raise InputError(f"window: {self.window} is no factor in N; give one above 1 such as 4, or inf for all")
 
@@ -68,21 +67,15 @@ class Profile:
     reason: str = ""
 
 
-def one_per_size(
-    params: Array, tokens: Array, loss_nats: Array, same_size: SameSize
-) -> tuple[Array, Array, Array, NDArray[np.int64]]:
-    """Runs [n] of one budget as one point a size [m], ascending: geometric means, or the run of lowest loss.
-
-    The last array counts the runs behind each point.
-    """
+def one_per_size(params: Array, tokens: Array, loss_nats: Array, same_size: SameSize) -> tuple[Array, Array, Array]:
+    """Runs [n] of one budget as one point a size [m], ascending: geometric means, or the run of lowest loss."""
     order = np.argsort(params, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(np.log(params[order])) > SAME_SIZE) + 1)
-    counts = np.array([len(g) for g in groups], np.int64)
     if same_size == "best":
         best = np.array([g[np.argmin(loss_nats[g])] for g in groups])
-        return params[best], tokens[best], loss_nats[best], counts
+        return params[best], tokens[best], loss_nats[best]
     n, d, loss = (np.exp([np.log(v[g]).mean() for g in groups]) for v in (params, tokens, loss_nats))
-    return n, d, loss, counts
+    return n, d, loss
 
 
 def read_profile(
@@ -91,7 +84,7 @@ def read_profile(
     """The profile of runs [n] of one budget, rejected with its reason where it has no convex interior minimum."""
     runs = len(params)
     if runs:
-        params, tokens, loss_nats, _ = one_per_size(params, tokens, loss_nats, shape.same_size)
+        params, tokens, loss_nats = one_per_size(params, tokens, loss_nats, shape.same_size)
     x, y = np.log(params), _response(loss_nats, shape)
     used = np.ones(len(params), bool)
     least = LEAST_SIZES[shape.method]

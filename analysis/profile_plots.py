@@ -11,7 +11,7 @@ from analysis.approaches import Approaches
 from analysis.envelope import Envelope
 from analysis.isoflop import IsoFlop
 from analysis.laws import Array
-from analysis.plots import COLOURS, _colour_bar, _figure, _legend
+from analysis.plots import COLOURS, blank_figure, draw_colour_bar, draw_legend
 from analysis.powerlaw import Frontier, PowerLaw
 from analysis.profile import WINDOW, Profile, curve
 from analysis.uncertainty import interval
@@ -24,7 +24,7 @@ METHOD_NAMES = {"envelope": "1 envelope", "isoflop": "2 IsoFLOP", "parametric": 
 
 def isoflop_profiles(found: IsoFlop) -> Figure:
     """Loss against N of every budget with its curve and minimum, and N* against compute with the power law."""
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = blank_figure(2)
     shown = [profile for profile in found.profiles if profile.optimum or len(profile.params) > 2]
     flops = np.array([profile.flops for profile in shown])
     norm = LogNorm(flops.min() / 1.05, flops.max() * 2)
@@ -65,13 +65,13 @@ def isoflop_profiles(found: IsoFlop) -> Figure:
     _named_law(right, found.frontier.params, found.intervals)
     if not few:
         _budget_bar(figure, right, norm)
-    _legend(figure)
+    draw_legend(figure)
     return figure
 
 
 def envelope_curves(found: Envelope) -> Figure:
     """Curves coloured by size with their lower envelope, and the sizes on it against compute with the power law."""
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = blank_figure(2)
     sizes = np.array([curve.params for curve in found.curves.curves])
     norm = LogNorm(sizes.min() / 1.05, sizes.max() * 1.3)
     for each in found.curves.curves:
@@ -96,23 +96,21 @@ def envelope_curves(found: Envelope) -> Figure:
         right.step(found.flops, np.where(found.inside, found.size, np.nan), where="mid", color="0.6", linewidth=1,
                    label="best size, between two others" if found.estimator == "crossings" else None)  # fmt: skip
     _named_law(right, found.frontier.params, found.intervals)
-    _colour_bar(figure, right, norm)
-    _legend(figure)
+    draw_colour_bar(figure, right, norm)
+    draw_legend(figure)
     return figure
 
 
 def three_approaches(found: Approaches) -> Figure:
     """N* and loss against compute by every approach that the runs allow, with 95 % bands and measured optima."""
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = blank_figure(2)
     reach = _reach(found)
     largest = max(answer.flops_max for answer in found.answers)
     for answer in found.answers:
         colour, style = METHOD_COLOURS[answer.method], METHOD_LINES[answer.method]
         source = {"envelope": found.envelope, "isoflop": found.isoflop}.get(answer.method)
-        law = source.frontier if source is not None else found.fit.law if found.fit else None
-        samples = source.samples if source is not None else found.fit.samples if found.fit else None
-        if law is None:
-            continue
+        law = found.fit.law if source is None else source.frontier
+        samples = found.fit.samples if source is None else source.samples
         best, drawn = law.optimum(reach), None if samples is None else samples.optimum(reach)
         ends = "" if answer.a_interval is None else f" [{answer.a_interval[0]:.2f}, {answer.a_interval[1]:.2f}]"
         named = f"{METHOD_NAMES[answer.method]}: a = {answer.a:.2f}{ends}"
@@ -141,7 +139,7 @@ def three_approaches(found: Approaches) -> Figure:
     _counts_up(left)
     left.set_title("Compute-optimal size by each approach", loc="left")
     right.set_title("Loss there", loc="left")
-    _legend(figure)
+    draw_legend(figure)
     return figure
 
 
@@ -156,8 +154,7 @@ def _near_minimum(profile: Profile) -> float:
 def _reach(found: Approaches) -> Array:
     """Compute from the first optimum measured to ten times the largest."""
     firsts = [source.points[0].min() for source in (found.envelope, found.isoflop) if source is not None]
-    if found.fit is not None:
-        firsts.append(float(np.quantile(found.fit.table.flops_6nd, 0.1)))
+    firsts.append(float(np.quantile(found.fit.table.flops_6nd, 0.1)))
     return np.geomspace(min(firsts) / 1.5, 10 * max(answer.flops_max for answer in found.answers), 100)
 
 

@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import curve_fit
 
+from analysis import recipes
 from analysis.backtest import backtest
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
-from analysis.isoflop import llama3 as llama3_recipe
-from analysis.isoflop import porian as porian_recipe
-from analysis.isoflop import porian_setup
 from analysis.laws import Array, Chinchilla
 from analysis.rivals import Repeats
 from analysis.rows import numbers
@@ -212,7 +210,7 @@ def llama3(folder: Path) -> tuple[Check, ...]:
                 Check(name=f"{name}, least squares of residuals in {residual}", published=value, relative=not exponent,
                       ours=_value(fitted, name), tolerance=EXPONENT if exponent else COEFFICIENT)
             )  # fmt: skip
-    frontier = llama3_recipe(table, bootstrap=0).frontier
+    frontier = recipes.llama3(table, bootstrap=0).frontier
     best, a, b = frontier.optimum(3.8e25), frontier.exponents["a"], frontier.exponents["b"]
     checks += [
         Check(name="a of approach 2", published=0.46322, ours=float(a), tolerance=EXPONENT),
@@ -242,7 +240,7 @@ def porian(folder: Path) -> tuple[Check, ...]:
     path = _file(folder, "porian_refinedweb.csv")
     checks = []
     for setup, (value, low, high) in published.items():
-        found = porian_recipe(porian_setup(path, setup))
+        found = recipes.porian(recipes.porian_setup(path, setup))
         ends = found.intervals["a"]
         for name, number, ours in (("a", value, float(found.frontier.exponents["a"])), ("its low end", low, ends[0]),
                                    ("its high end", high, ends[1])):  # fmt: skip

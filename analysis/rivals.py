@@ -152,6 +152,7 @@ class Repeats(Law):
     R_N: Any
 
     name: ClassVar[str] = "repeats"
+    models_repeats: ClassVar[bool] = True
     description: ClassVar[str] = (
         "L(N, D, U) = A/N'^alpha + B/D'^beta + L0, D' = U_D + U_D R_D (1 - exp(-(D/U_D - 1)/R_D)), N' likewise; "
         "Muennighoff et al. 2023 (arXiv:2305.16264)"

@@ -1,5 +1,6 @@
 """Row by row: which rows of a table of runs may enter a fit, and why the others may not."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import numpy as np
@@ -7,8 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
-from analysis.excluded import Excluded as Excluded
-from analysis.excluded import ExcludedRows
+from analysis.excluded import SHOWN, ExcludedRows
 from analysis.laws import Array, flops_6nd
 
 ROW = "csv_row"  # the place in the file; in a CSV as a spreadsheet counts: the header is row 1, the first run row 2
@@ -23,11 +23,16 @@ LISTED = 8
 TRIED = 100  # cells of a column that must all be numbers before the whole of it is parsed
 
 
-def plain(frame: pd.DataFrame) -> pd.DataFrame:
+def plain(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Every column as numbers (int64, uint64 or float64) or as stripped text; truth values and dates become text.
 
-    A missing cell becomes NaN among numbers and '' among texts.
+    A missing cell becomes NaN among numbers and '' among texts. Raises InputError for a name that stands twice.
     """
+    names = [str(c).strip() for c in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{source}: column {twice!r} appears twice; rename one")
+    frame = frame.set_axis(names, axis=1).reset_index(drop=True)
     return pd.DataFrame({name: _plain(_column(frame, name)) for name in frame.columns}, index=frame.index, copy=False)
 
 
@@ -93,6 +98,13 @@ def chosen(frame: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
     return frame if rows.all() else frame.loc[rows]
 
 
+def as_given(name: str, taken: Collection[str]) -> str:
+    """A name for the file's own column where `name` is to mean ours: none of those taken."""
+    while (name := f"{name}_as_given") in taken:
+        pass
+    return name
+
+
 def listed(names: Any, most: int = 12) -> str:
     names = list(names)
     return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -110,6 +122,13 @@ def leave_out(
     """Drop rows and remember each."""
     _record(frame, bad, column, reason, excluded)
     return chosen(frame, ~bad)
+
+
+def keep_whole_rows(frame: pd.DataFrame, cut_short: bool, excluded: ExcludedRows) -> pd.DataFrame:
+    """Without the last row where its file ends inside it, or may."""
+    last = np.arange(len(frame)) == len(frame) - 1
+    reason = "the file ends without a newline, so this row may be cut short; end the file with one"
+    return leave_out(frame, last & cut_short, "loss_nats", reason, excluded)
 
 
 def keep_rows_with_cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -194,10 +213,10 @@ def _optional(frame: pd.DataFrame, column: str, notes: list[str]) -> Array:
     bad = ~(np.isfinite(values) & (values > 0))
     wrong = bad & ~blank(frame, column)
     if wrong.any():
-        first = frame.loc[wrong].iloc[0]
+        cell, row = (frame[name].to_numpy()[wrong][0] for name in (column, ROW))
         notes.append(
             f"{column}: {int(wrong.sum())} cells are no finite positive number and taken as blank, "
-            f"the first {str(first[column])[:LISTED]!r} in row {first[ROW]}"
+            f"the first {str(cell)[:SHOWN]!r} in row {row}"
         )
     return np.where(bad, np.nan, values)
 
@@ -247,7 +266,10 @@ def keep_units(frame: pd.DataFrame, excluded: ExcludedRows, notes: list[str], so
             notes.append(f"every {column} is below {LEAST_COUNT:,}: taken in a unit of its own, and FLOPs with it")
         elif small.any():
             frame = leave_out(frame, small, column, f"below {LEAST_COUNT:,}: another unit than other rows?", excluded)
-    given = numbers(frame, "flops_6nd" if "flops_6nd" in frame else "flops")
+    given = numbers(frame, "flops")
+    if "flops_6nd" in frame:  # exact FLOPs of very small models lie far from 6ND
+        stated = numbers(frame, "flops_6nd")
+        given = np.where(np.isnan(stated), given, stated)
     ratio = given / flops_6nd(numbers(frame, "params"), numbers(frame, "tokens"))
     off = ~((ratio >= 1 / FLOPS_FACTOR) & (ratio <= FLOPS_FACTOR))
     if off.mean() > 0.5:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.errors import InputError
+from analysis.errors import InputError, require_choice
 from analysis.laws import Array
 from analysis.model import LogSumExp, Model
 
@@ -45,10 +45,8 @@ class Loss:
     residual: Residual = "log"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("huber", "mse", "lad"):
-            raise InputError(f"loss: {self.kind!r} is unknown; choose huber, mse or lad")
-        if self.residual not in ("log", "nats"):
-            raise InputError(f"residual: {self.residual!r} is unknown; choose log or nats")
+        require_choice("loss", self.kind, Kind)
+        require_choice("residual", self.residual, Residual)
         if not (np.isfinite(self.delta) and 0 < self.delta <= SQUARES_DELTA):
             raise InputError(f"delta: {self.delta} is no width of a Huber loss; give a positive number such as 1e-3")
 

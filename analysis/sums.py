@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, columns
-from analysis.laws import Array, Chinchilla, EqualExponent
+from analysis.form import EXPONENT_BOUNDS, Form, Runs, base_box, base_law, base_theta, columns
+from analysis.laws import Array, Chinchilla, EqualExponent, Law
 from analysis.model import LogSumExp
 from analysis.rivals import Interaction
 
@@ -20,6 +20,7 @@ KAPPA_BOUND = 1.0
 class ChinchillaForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta, log L0, alpha, beta)."""
 
+    fits: ClassVar[type[Law]] = Chinchilla
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta")
     fixable: ClassVar[tuple[str, ...]] = names
 
@@ -39,23 +40,20 @@ class ChinchillaForm(Form):
         return np.clip(projected(runs, *self.offsets(runs)), self.lower, self.upper)
 
     def theta(self, law: Any) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.beta * self.log_d0
-        return np.array([n_term, d_term, log_l0, law.alpha, law.beta], np.float64)
+        return base_theta(self, law)
 
     def law(self, theta: Array) -> Chinchilla:
-        a, b, e, alpha, beta = columns(theta)
-        return Chinchilla(
-            A=np.exp(a + alpha * self.log_n0), B=np.exp(b + beta * self.log_d0), L0=np.exp(e), alpha=alpha, beta=beta
-        )
+        return base_law(self, *columns(theta))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EqualForm(Form):
     """theta = (log A N0^-alpha, log B D0^-alpha, log L0, alpha)."""
 
+    fits: ClassVar[type[Law]] = EqualExponent
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha")
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha")
+    apart: ClassVar[tuple[str, ...]] = telling
     fixable: ClassVar[tuple[str, ...]] = names
 
     @classmethod
@@ -75,21 +73,19 @@ class EqualForm(Form):
         return np.clip(projected(runs, *self.offsets(runs), equal=True)[:, :4], self.lower, self.upper)
 
     def theta(self, law: Any) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term, d_term = np.log(law.A) - law.alpha * self.log_n0, np.log(law.B) - law.alpha * self.log_d0
-        return np.array([n_term, d_term, log_l0, law.alpha], np.float64)
+        return base_theta(self, law.chinchilla)[:4]
 
     def law(self, theta: Array) -> EqualExponent:
         a, b, e, alpha = columns(theta)
-        return EqualExponent(
-            A=np.exp(a + alpha * self.log_n0), B=np.exp(b + alpha * self.log_d0), L0=np.exp(e), alpha=alpha
-        )
+        plain = base_law(self, a, b, e, alpha, alpha)
+        return EqualExponent(A=plain.A, B=plain.B, L0=plain.L0, alpha=alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionForm(Form):
     """theta = (log A N0^-alpha, log B D0^-beta N0^-kappa, log L0, alpha, beta, kappa)."""
 
+    fits: ClassVar[type[Law]] = Interaction
     names: ClassVar[tuple[str, ...]] = ("A", "B", "L0", "alpha", "beta", "kappa")
     telling: ClassVar[tuple[str, ...]] = ("A", "B", "alpha", "beta", "kappa")
     fixable: ClassVar[tuple[str, ...]] = ("L0", "alpha", "beta", "kappa")
@@ -114,10 +110,9 @@ class InteractionForm(Form):
         return np.clip(starts, self.lower, self.upper)
 
     def theta(self, law: Any) -> Array:
-        log_l0 = np.log(law.L0) if law.L0 > 0 else self.lower[2]
-        n_term = np.log(law.A) - law.alpha * self.log_n0
-        d_term = np.log(law.B) - law.beta * self.log_d0 - law.kappa * self.log_n0
-        return np.array([n_term, d_term, log_l0, law.alpha, law.beta, law.kappa], np.float64)
+        theta = np.append(base_theta(self, law), law.kappa)
+        theta[1] -= law.kappa * self.log_n0
+        return theta
 
     def law(self, theta: Array) -> Interaction:
         a, b, e, alpha, beta, kappa = columns(theta)

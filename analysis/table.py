@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.aliases import ALIASES as ALIASES
 from analysis.aliases import canonical
 from analysis.errors import InputError
 from analysis.excluded import Excluded, ExcludedRows
@@ -17,6 +17,7 @@ from analysis.loaded import Loaded
 from analysis.rows import (
     OPTIONAL,
     ROW,
+    as_given,
     blank,
     chosen,
     drop_duplicates,
@@ -26,6 +27,7 @@ from analysis.rows import (
     keep_positive,
     keep_rows_with_cells,
     keep_units,
+    keep_whole_rows,
     leave_out,
     numbers,
     plain,
@@ -123,7 +125,7 @@ def read(
     `Table.excluded`.
     """
     loaded = load(path)
-    loaded = replace(loaded, frame=plain(_named(loaded.frame, str(path))))
+    loaded = replace(loaded, frame=plain(loaded.frame, str(path)))
     return _table(loaded, columns, where, drop_highest_loss, by, str(path))
 
 
@@ -141,17 +143,8 @@ def from_frame(
 
     `cut_short` says that the last row of its file had no end of line.
     """
-    cells = plain(_named(frame, source))
-    loaded = Loaded(frame=cells, rows=np.arange(2, len(frame) + 2), cut_short=cut_short)
+    loaded = Loaded(frame=plain(frame, source), rows=np.arange(2, len(frame) + 2), cut_short=cut_short)
     return _table(loaded, columns, where, drop_highest_loss, by, source)
-
-
-def _named(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    names = [str(c).strip() for c in frame.columns]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{source}: column {twice!r} appears twice; rename one")
-    return frame.set_axis(names, axis=1).reset_index(drop=True)
 
 
 def _table(
@@ -164,12 +157,9 @@ def _table(
 ) -> Table:
     excluded = ExcludedRows.of(loaded.excluded)
     frame, named, notes = canonical(loaded.frame, columns or {}, source)
-    frame = frame.rename(columns={ROW: f"{ROW}_as_given"})
+    frame = frame.rename(columns={ROW: as_given(ROW, frame.columns)})
     frame.insert(0, ROW, loaded.rows)
-    if loaded.cut_short and len(frame):
-        last = np.arange(len(frame)) == len(frame) - 1
-        reason = "the file ends without a newline, so this row may be cut short; end the file with one"
-        frame = leave_out(frame, last, "loss_nats", reason, excluded)
+    frame = keep_whole_rows(frame, loaded.cut_short, excluded)
     frame = select(keep_rows_with_cells(frame), where, named, source)
     group = None
     if by is not None:
@@ -193,19 +183,25 @@ def _table(
 
 
 def _identity(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, bool]:
-    named = "run_id" in frame
-    run_id = texts(frame, "run_id") if named else [f"row {row}" for row in frame[ROW]]
-    frame = frame.assign(run_id=run_id)
+    """With run_id and trajectory in every row, and whether the file told which rows share a trajectory."""
+    frame = frame.assign(run_id=_filled(frame, "run_id", notes))
     if "trajectory" in frame:
-        named = texts(frame, "trajectory").to_numpy(object)
-        blanks = named == ""
-        if blanks.any():
-            notes.append(f"{int(blanks.sum())} rows name no trajectory: each is taken as one of its own")
-            named[blanks] = [f"row {row}" for row in frame[ROW].to_numpy()[blanks]]
-        return frame.assign(trajectory=named), True
-    repeated = named and len(frame["run_id"].unique()) < len(frame)
+        return frame.assign(trajectory=_filled(frame, "trajectory", notes)), True
+    repeated = len(frame["run_id"].unique()) < len(frame)
     if repeated:
         notes.append("run_id repeats: rows of one run_id are taken as points of one trajectory")
     else:
         notes.append("no trajectory column: rows are taken as independent runs")
     return frame.assign(trajectory=frame["run_id"]), repeated
+
+
+def _filled(frame: pd.DataFrame, column: str, notes: list[str]) -> NDArray[np.object_]:
+    """Names [n]; a row that has none is one of its own."""
+    rows = np.array([f"row {row}" for row in frame[ROW]], object)
+    if column not in frame:
+        return rows
+    names = texts(frame, column).to_numpy(object)
+    blanks = names == ""
+    if blanks.any():
+        notes.append(f"{int(blanks.sum())} rows name no {column}: each is taken as one of its own")
+    return np.where(blanks, rows, names)

@@ -102,6 +102,7 @@ def _read_events(folder: Path) -> Loaded:
         raise too_many(str(folder), f"{size / 1e9:.0f} GB of event files")
     runs: dict[str, dict[str, Any]] = {}
     settings: dict[str, dict[str, Any]] = {}
+    highest: dict[tuple[str, str], int] = {}  # step of a run's value so far: it may have several files
     damaged: dict[str, tuple[str, str, str]] = {}
     for path in files:
         run, *inside = path.relative_to(folder).parent.parts or (".",)
@@ -115,7 +116,9 @@ def _read_events(folder: Path) -> Loaded:
         heading = "" if hparams else "".join(f"{part}/" for part in inside)
         for tag, value in last.items():
             name = f"{heading}{tag}"
-            values[f"{name}_tag" if name in OWN else name] = value
+            if steps[tag] >= highest.get((run, name), steps[tag]):
+                highest[run, name] = steps[tag]
+                values[f"{name}_tag" if name in OWN else name] = value
         values["step"] = max([values["step"], *map(float, steps.values())])
         settings.setdefault(run, {}).update(hparams)
     for run, hparams in settings.items():

@@ -26,18 +26,26 @@ OUTLYING = 4.0  # standard deviations, beyond which an error is not one of the o
 ROUNDS = 200  # of drawing, before a design that keeps losing its sizes is refused
 
 
+def require_resamples(bootstrap: int, seed: int, *, usual: int = 1000) -> None:
+    """Raise InputError unless `bootstrap` is a number of resamples (none, or two and more) and `seed` one of theirs."""
+    if not isinstance(bootstrap, int | np.integer) or bootstrap < 0 or bootstrap == 1:
+        raise InputError(f"bootstrap: {bootstrap} resamples make no interval; give 0 for none or {usual}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: {seed} is no seed; give a whole number from 0 on")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resamples:
-    """targets [1 or R, n], log losses; weights [1 or R, n], how often each run was drawn.
+    """log_errors [1 or R, n], of each run's loss; weights [1 or R, n], how often each run was drawn.
 
     spread [R]: how far the refit of a resample is to be taken from the fit, where the draw itself cannot say it.
-    errors [R]: of the log loss of one new run, of a trajectory of its own, as each resample has it.
+    new_run [R]: the log error of one new run, of a trajectory of its own, as each resample has it.
     """
 
-    targets: Array
+    log_errors: Array
     weights: Array
     spread: Array
-    errors: Array
+    new_run: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,35 +85,30 @@ class Resampling:
                 description = f"parametric bootstrap with a random effect for each of {count} trajectories"
         return cls(kind=kind, description=description, size=size, trajectory=group)
 
-    def draw(
-        self, fitted: Array, residual: Array, jacobian: Array, *, count: int, rng: np.random.Generator
-    ) -> Resamples:
-        """`count` resamples of runs whose log loss is fitted + residual, [n] each, from the fit's Jacobian [n, K].
+    def draw(self, residual: Array, jacobian: Array, *, count: int, rng: np.random.Generator) -> Resamples:
+        """`count` resamples of runs, from the log residuals [n] of their fit and its Jacobian [n, K].
 
         Raises InputError for a design whose resamples lose its sizes.
         """
-        runs = len(fitted)
+        runs = len(residual)
         if self.kind == "effects":
             shared, own = self.variances(residual, jacobian, count=count, rng=rng)
             clusters = int(self.trajectory.max()) + 1
             effects = np.sqrt(shared)[:, None] * rng.normal(size=(count, clusters))
             noise = effects[:, self.trajectory] + np.sqrt(own)[:, None] * rng.normal(size=(count, runs))
             new = np.sqrt(shared + own) * rng.normal(size=count)
-            return Resamples(targets=fitted + noise, weights=np.ones((1, runs)), spread=np.ones(count), errors=new)
+            return Resamples(log_errors=noise, weights=np.ones((1, runs)), spread=np.ones(count), new_run=new)
         errors = as_new(residual, jacobian)
         spread, new = self._spread(jacobian.shape[1], count, rng), rng.choice(errors, size=count)
         if self.kind == "residuals":
             noise = spread[:, None] * rng.choice(errors - errors.mean(), size=(count, runs))
-            return Resamples(
-                targets=fitted + noise, weights=np.ones((1, runs)), spread=np.ones(count), errors=spread * new
-            )
+            return Resamples(log_errors=noise, weights=np.ones((1, runs)), spread=np.ones(count), new_run=spread * new)
         weights = np.empty((0, runs))
         for _ in range(ROUNDS):
             drawn = self._weights(count, rng)
             weights = np.concatenate([weights, drawn[self._usable(drawn, jacobian.shape[1])]])[:count]
             if len(weights) == count:
-                targets = (fitted + residual)[None]
-                return Resamples(targets=targets, weights=weights, spread=spread, errors=spread * new)
+                return Resamples(log_errors=residual[None], weights=weights, spread=spread, new_run=spread * new)
         raise InputError(
             f"runs: {runs} rows give too few resamples that keep every size; add runs, or use --bootstrap 0"
         )

@@ -40,20 +40,18 @@ def told(
     telling = [bound for bound in at_bounds if bound.split()[0] in form.telling]
     if telling:
         return False, f"{', '.join(telling)}: the runs do not determine the exponents"
-    free = form.upper > form.lower
     if draws is not None:
         low, high = interval(draws)
         for k, name in enumerate(form.names):
             whole = low[k] <= form.lower[k] + NEAR and high[k] >= form.upper[k] - NEAR
-            if free[k] and name in form.telling and whole:
+            if name in form.free and name in form.telling and whole:
                 return False, f"the interval of {name} is the whole range allowed: the runs do not determine it"
     if interval_of_a is not None and not 0 < interval_of_a[0] <= interval_of_a[1] < 1:
         return False, "the interval of a leaves 0 to 1: the runs do not determine how N* grows"
     if not condition <= SINGULAR:
-        names = [name for name, is_free in zip(form.names, free, strict=True) if is_free]
         scaled = jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)
         flat = np.abs(np.linalg.svd(scaled, full_matrices=False)[2][-1])
-        traded = [names[k] for k in np.argsort(-flat)[:2]]
+        traded = [form.free[k] for k in np.argsort(-flat)[:2]]
         if set(traded) & set(form.telling):
             return False, f"{traded[0]} and {traded[1]} trade for each other: the runs do not tell them apart"
     return True, ""
@@ -81,7 +79,7 @@ def warnings_of(
         for k, name in enumerate(form.names):
             edge = (draws[:, k] <= form.lower[k] + NEAR) | (draws[:, k] >= form.upper[k] - NEAR)
             share = float(np.mean(edge))
-            if form.upper[k] > form.lower[k] and share >= 0.025:
+            if name in form.free and share >= 0.025:
                 warnings.append(f"{share:.0%} of the resamples put {name} at the edge of the range allowed")
     trajectories = int(resampling.trajectory.max()) + 1
     if resampling.kind == "effects" and trajectories < 10:
@@ -95,7 +93,7 @@ def warnings_of(
     highest = float(table.loss_nats.max())
     if highest > MOST_NATS:
         warnings.append(f"losses up to {highest:.3g}: nats per token are expected; are these perplexities or bits?")
-    if table.unique_tokens is not None and "R_D" not in form.names:
+    if table.unique_tokens is not None and not form.fits.models_repeats:
         again = int(np.sum(table.tokens > REPEATED * table.unique_tokens))
         if again:
             warnings.append(f"{again} runs repeat text, which this law counts as new; --law repeats does not")

@@ -150,7 +150,7 @@ def _rolling(args: argparse.Namespace) -> int:
     table = table_asked(args)
     laws = list(dict.fromkeys(args.rolling or [args.law]))
     if "all" in laws:
-        laws = [law for law in FORMS if law != "repeats" or table.unique_tokens is not None]
+        laws = [law for law, form in FORMS.items() if not form.fits.models_repeats or table.unique_tokens is not None]
     origins, standings = rolling(
         table, laws, bootstrap=min(bootstrap, ROLLING_RESAMPLES), seed=seed, **fit_options(args)
     )

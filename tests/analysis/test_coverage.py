@@ -1,10 +1,26 @@
 """Coverage of simulated studies, in short; `python -m analysis.coverage` is the long form."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from analysis.audit import audit
-from analysis.coverage import DESIGNS, QUANTITIES, SHARED, Cell, cell, failures, main, pooled, report, simulate
+from analysis.coverage import (
+    BATCH,
+    DESIGNS,
+    NOISES,
+    QUANTITIES,
+    SHARED,
+    Cell,
+    cell,
+    failures,
+    main,
+    missing,
+    pooled,
+    report,
+    simulate,
+)
 from analysis.laws import flops_6nd
 
 
@@ -43,6 +59,18 @@ def test_an_interrupted_soak_goes_on_where_it_stopped(tmp_path, capsys):
     main(options)
     assert sorted(file.read_text().splitlines()) == sorted(whole.splitlines())
     assert capsys.readouterr().out == said
+
+
+def test_cells_take_turns():
+    """Wherever a soak is interrupted, no cell is ahead of another by more than a batch; what is stored is left out."""
+    names = ["grid 5x5", "grid 8x8"]
+    stored = {("grid 8x8", NOISES[0]): {seed: [] for seed in range(BATCH + 3)}}
+    counts = {cell: len(stored.get(cell, ())) for cell in product(names, NOISES)}
+    for name, noise, seeds in missing(stored, 110, names):
+        assert not {*seeds} & {*stored.get((name, noise), ())}
+        assert counts[name, noise] - min(counts.values()) <= 3
+        counts[name, noise] += len(seeds)
+    assert set(counts.values()) == {110}
 
 
 @pytest.mark.parametrize("name", ["grid 5x5", "branched 4x3"])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from planted_runs import LAW, curve_frame
 
-from analysis.curves import from_table, read_curves
+from analysis.curves import describe, from_table, read_curves
 from analysis.envelope import envelope
 from analysis.errors import InputError
 from analysis.table import from_frame, read
@@ -165,6 +165,32 @@ def test_bad_losses_are_left_out_by_row(folder):
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
     (excluded,) = read_curves(folder).excluded
     assert (excluded.row, excluded.column) == (4, "loss_nats")
+
+
+def test_cells_of_curves_are_read_as_those_of_tables(folder):
+    """Spaces do not count; a file that ends inside a line does not give what is left of it for a loss."""
+    path = folder / "curves.csv"
+    whole = read_curves(folder)
+    path.write_text(path.read_text().replace(",", " , "))
+    assert [tuple(curve.loss_nats) for curve in read_curves(folder).curves] == [
+        tuple(curve.loss_nats) for curve in whole.curves
+    ]
+    path.write_text(path.read_text() + "\n\n")
+    assert read_curves(folder).notes == whole.notes
+    text = path.read_text().replace(" ,  , False", " , 4.5 , False")
+    path.write_text(text[: text.rindex("True") + 4])
+    (excluded,) = read_curves(folder, points="all").excluded
+    assert (excluded.row, excluded.column) == (49, "loss_nats")
+    path.write_text('run_id,"step\n')
+    with pytest.raises(InputError, match=r"curves: .* is not a table .*lmscale export"):
+        read_curves(folder)
+
+
+def test_sizes_are_named_once():
+    frame = pd.concat([curve_frame(SIZES[:3], TOKENS).assign(seed=seed) for seed in (0, 1)])
+    frame["trajectory"] += frame["seed"].astype(str)
+    text = describe(from_table(from_frame(frame)))
+    assert text.startswith("6 curves (one a trajectory, 3 sizes: " + ", ".join(f"{n:.3g}" for n in SIZES[:3]) + ")")
 
 
 def test_missing_files_are_named(folder):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import json_rows
 from analysis.errors import InputError
 from analysis.formats import load
 from analysis.table import from_frame, read
@@ -252,6 +253,13 @@ def test_the_table_of_the_web_page_of_weights_and_biases(tmp_path):
     assert [(e.row, e.column, e.value) for e in table.excluded] == [(3, "status", "crashed"), (5, "status", "running")]
 
 
+@pytest.mark.parametrize("done", ["finished", "done", "Completed"])
+def test_a_state_is_a_status_whatever_word_says_done(tmp_path, done):
+    RUNS.assign(State=[done, "failed", done, "running"]).to_csv(tmp_path / "a.csv", index=False)
+    table = read(tmp_path / "a.csv")
+    assert [(e.row, e.column) for e in table.excluded] == [(3, "status"), (5, "status")]
+
+
 def test_a_state_that_is_a_country_is_no_status(tmp_path):
     RUNS.assign(State=["CA", "NY", "CA", "NY"]).to_csv(tmp_path / "a.csv", index=False)
     assert len(read(tmp_path / "a.csv")) == 4
@@ -316,6 +324,16 @@ def test_hostile_files_are_refused_at_once(tmp_path, name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"{}\n", b"torn\n"])
+def test_a_bomb_of_json_lines_is_refused_by_its_size_unpacked(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(json_rows, "MAX_BYTES", 5_000)
+    monkeypatch.setattr(json_rows, "MAX_CELLS", 1_000)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(line * 6_000))
+    with pytest.raises(InputError, match=r"has more than (0 MB|1,000 cells)"):
+        read(path)
 
 
 def test_a_bomb_of_parquet_is_refused_at_once(tmp_path):

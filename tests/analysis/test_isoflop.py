@@ -10,7 +10,8 @@ from planted_runs import LAW, bare, profiles
 
 from analysis.budgets import group
 from analysis.errors import InputError
-from analysis.isoflop import PORIAN_COLUMNS, PORIAN_SETUPS, isoflop, llama3, porian, porian_setup
+from analysis.isoflop import isoflop
+from analysis.recipes import PORIAN_COLUMNS, PORIAN_SETUPS, llama3, porian, porian_setup
 from analysis.table import Table, from_frame, read
 
 BUDGETS = np.geomspace(1e18, 1e21, 8)
@@ -162,6 +163,19 @@ def test_two_budgets_give_no_interval():
     assert found.samples is None
     assert not found.intervals
     assert any("no interval" in warning for warning in found.warnings)
+
+
+def test_a_column_of_budgets_that_all_differ_is_grouped_at_once():
+    rng = np.random.default_rng(0)
+    n, d = np.exp(rng.uniform(np.log([[1e7], [1e9]]), np.log([[1e10], [1e11]]), (2, 50_000)))
+    frame = pd.DataFrame({"params": n, "tokens": d, "loss_nats": LAW.predict(n, d), "flops_budget": 6 * n * d})
+    table = from_frame(pd.concat([frame, frame.iloc[:1] * 1.000001, frame.iloc[1:2].assign(flops_budget=np.nan)]))
+    clock = time.process_time()
+    found = group(table)
+    assert time.process_time() - clock < 5
+    assert (len(found.budgets), found.left_over) == (50_001, 1)
+    assert all(budget.rows.size == 1 for budget in found.budgets)
+    assert sorted(int(budget.rows[0]) for budget in found.budgets) == list(range(50_001))
 
 
 def test_a_thousand_resamples_of_twelve_budgets_take_about_a_second():

@@ -75,6 +75,23 @@ def test_optional_columns(write, head):
         table.needing("flops_budget")
 
 
+def test_a_bad_optional_cell_is_quoted_whole_with_its_row():
+    frame = pd.DataFrame({"N": [1e7, 2e7], "D": [1e9, 2e9], "loss": [3.5, 3.3], "U": [1e9, -123456789.5]})
+    assert any("the first '-123456789.5' in row 3" in note for note in from_frame(frame).notes)
+
+
+def test_a_name_like_ours_that_is_not_meant_stays_under_another(write):
+    """Even where the file has a column of that other name."""
+    rows = [(*row, 7, "a", 8, "b") for row in ROWS]
+    table = read(write(text(rows, "N,D,loss,params,params_as_given,csv_row,csv_row_as_given")), columns={"params": "N"})
+    kept = table.frame.iloc[0]
+    assert table.params[0] == 1e7
+    assert kept[["params_as_given", "csv_row_as_given"]].tolist() == ["a", "b"]
+    assert kept[["params_as_given_as_given", "csv_row_as_given_as_given"]].tolist() == [7, 8]
+    with pytest.raises(InputError, match="column 'N' appears twice"):
+        from_frame(pd.DataFrame([(*row, 1) for row in ROWS], columns=["N", "D", "loss", " N"]))
+
+
 def test_tsv_and_folder_and_byte_order_mark(write, tmp_path):
     assert len(read(write(text().replace(",", "\t"), "a.tsv"))) == 9
     write("\ufeff" + text())
@@ -150,6 +167,11 @@ def test_units(write):
         read(write(text([(n, d, loss, 6e-15 * n * d) for n, d, loss in ROWS], "N,D,loss,C")))
 
 
+def test_a_blank_cell_of_flops_6nd_says_nothing_of_units(write):
+    rows = [(*row, 6 * row[0] * row[1], "" if i == 4 else 6 * row[0] * row[1]) for i, row in enumerate(ROWS)]
+    assert len(read(write(text(rows, "N,D,loss,flops,flops_6nd")))) == 9
+
+
 def test_int64_would_overflow(write):
     rows = [(10**12 + i, 10**14 + i, 2.0 + i) for i in range(3)]
     assert read(write(text(rows))).flops_6nd[0] == pytest.approx(6e26)
@@ -160,6 +182,18 @@ def test_trajectories(write):
     assert read(write(text(rows, "trajectory,N,D,loss"))).clustered
     assert read(write(text(rows, "run_name,N,D,loss"))).trajectory[:4] == ["t0", "t0", "t0", "t1"]
     assert not read(write(text())).clustered
+
+
+def test_rows_without_a_name_are_runs_of_their_own(write):
+    table = read(write(text([(*row, "") for row in ROWS], "N,D,loss,run")))
+    assert not table.clustered
+    assert len(set(table.trajectory)) == 9
+    table = read(write(text([(*row, name) for row, name in zip(ROWS, "aab      ", strict=True)], "N,D,loss,run")))
+    assert table.clustered
+    assert len(set(table.trajectory)) == 8
+    assert any(note.startswith("6 rows name no run_id") for note in table.notes)
+    # two runs of one size and length without a name are replicas, not two losses of one run
+    assert len(read(write(text([(1e7, 1e9, 3.5, ""), (1e7, 1e9, 3.4, "")], "N,D,loss,run")))) == 2
 
 
 def test_truncation_at_every_byte_is_refused_or_listed(write):

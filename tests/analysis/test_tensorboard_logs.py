@@ -83,18 +83,18 @@ def events(tmp_path):
     from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-    def at(run, scalars, settings=None):
+    def at(run, scalars, settings=None, begun=1700000000, first=0):
         folder = tmp_path / run
         folder.mkdir(parents=True, exist_ok=True)
         records = [Event(wall_time=1.0, file_version="brain.Event:2")]
         records += [
             Event(wall_time=1.0, step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
             for tag, values in scalars.items()
-            for step, value in enumerate(values)
+            for step, value in enumerate(values, first)
         ]
         if settings is not None:
             records.append(Event(wall_time=1.0, summary=hparams_pb(settings)))
-        path = folder / "events.out.tfevents.1700000000.host.1.0"
+        path = folder / f"events.out.tfevents.{begun}.host.1.0"
         path.write_bytes(b"".join(framed(record.SerializeToString()) for record in records))
         return path
 
@@ -111,6 +111,14 @@ def test_event_files_with_settings_inside(tmp_path, events):
     assert table.params.tolist() == [1e9, 1e8, 1e7]
     assert table.loss_nats.tolist() == [2.5] * 3
     assert table.frame.loc[0, ["corpus", "tied", "hparam/score", "step"]].tolist() == ["c4", "True", 1.0, 2.0]
+
+
+def test_of_several_files_the_value_is_that_of_the_highest_step(tmp_path, events):
+    """A run interrupted after step 2, begun again at step 1 and interrupted there."""
+    events("run", {"loss": [4.0, 3.0, 2.5], "N": [1e7] * 3, "D": [1e9, 2e9, 3e9]})
+    events("run", {"loss": [3.1], "N": [1e7], "D": [2e9]}, begun=1700000001, first=1)
+    table = read(tmp_path)
+    assert (table.loss_nats[0], table.tokens[0], table.frame["step"][0]) == (2.5, 3e9, 2)
 
 
 def test_an_event_file_truncated_at_any_byte_or_flipped_is_listed(tmp_path, events):

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import InputError, fit, from_frame
+from analysis import InputError, backtest, compare, envelope, fit, from_frame, isoflop, rolling
+from analysis.curves import from_table
 from analysis.uncertainty import Resampling, as_new, interval
 
 
@@ -17,10 +18,9 @@ def independent(branched_frame, *, seeds=1):
 
 
 def draw(resampling, residual, *, count, free=5):
-    """Resamples about a fitted loss of zero, of a fit that absorbed nothing."""
-    runs = len(residual)
-    jacobian = np.zeros((runs, free))
-    return resampling.draw(np.zeros(runs), residual, jacobian, count=count, rng=np.random.default_rng(0))
+    """Resamples of a fit that absorbed nothing."""
+    jacobian = np.zeros((len(residual), free))
+    return resampling.draw(residual, jacobian, count=count, rng=np.random.default_rng(0))
 
 
 def test_the_design_chooses_the_resampling(branched, branched_frame):
@@ -29,6 +29,23 @@ def test_the_design_chooses_the_resampling(branched, branched_frame):
     assert of(independent(branched_frame)).kind == "residuals"
     assert of(independent(branched_frame, seeds=6)).kind == "rows"
     assert "random effect for each of 5 trajectories" in of(branched()).description
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"bootstrap": 1}, "bootstrap: 1 resamples make no interval"), ({"bootstrap": 2.5}, "bootstrap: 2.5 resamples"),
+     ({"bootstrap": -1}, "bootstrap: -1 resamples"), ({"seed": -1}, "seed: -1 is no seed")],
+)  # fmt: skip
+def test_every_method_refuses_resamples_that_are_none(branched, options, message):
+    table = branched()
+    fitted = fit(table, bootstrap=0)
+    for method in (fit, backtest, rolling, isoflop):
+        with pytest.raises(InputError, match=message):
+            method(table, **options)
+    with pytest.raises(InputError, match=message):
+        envelope(from_table(table), **options)
+    with pytest.raises(InputError, match=message):
+        compare(fitted, None, **options)
 
 
 def test_no_resample_loses_a_size(branched, branched_frame):
@@ -93,8 +110,8 @@ def test_residuals_of_few_rows_give_student_t(branched_frame):
     rng = np.random.default_rng(0)
     residual = rng.normal(size=18)
     residual -= residual.mean()
-    drawn = of(table).draw(np.zeros(18), residual, np.ones((18, 1)), count=40_000, rng=rng)
-    low, high = interval(drawn.targets.mean(axis=1))
+    drawn = of(table).draw(residual, np.ones((18, 1)), count=40_000, rng=rng)
+    low, high = interval(drawn.log_errors.mean(axis=1))
     half = 2.1098 * np.std(residual, ddof=1) / np.sqrt(18)  # t(17), 97.5 %
     assert (-low, high) == pytest.approx((half, half), rel=0.03)
 
@@ -103,8 +120,8 @@ def test_rows_of_a_trajectory_err_together(branched):
     table = branched(seeds=2)
     group = np.unique(table.trajectory, return_inverse=True)[1]
     shared = np.random.default_rng(1).normal(size=10)[group]
-    targets = draw(of(table), shared, count=400).targets
-    correlation = np.asarray(np.corrcoef(targets, rowvar=False))
+    log_errors = draw(of(table), shared, count=400).log_errors
+    correlation = np.asarray(np.corrcoef(log_errors, rowvar=False))
     together = group[:, None] == group
     assert correlation[together].min() > 0.8
     assert np.abs(correlation[~together]).max() < 0.25
