@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from lmscale.mesh import constrain, sharding, tree_shardings
+from lmscale.mesh import constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
 from lmscale.objectives import OBJECTIVES, cross_entropy, loss
 from lmscale.optim import make_optimizer
@@ -70,11 +70,12 @@ class Step:
             in_shardings=(self.state_shardings, self.tokens_sharding, replicated, replicated),
             out_shardings=(self.state_shardings, replicated),
         )
-        rows = sharding(mesh, "batch", None)
-        self.window_losses = jax.jit(
+        self.rows = local_rows(self.tokens_sharding, h.batch_sequences)
+        self.rows_sharding = sharding(mesh, "batch", None)
+        self.score = jax.jit(
             self._window_losses,
-            in_shardings=(self.state_shardings.params, rows, rows),
-            out_shardings=sharding(mesh, "batch"),
+            in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
+            out_shardings=replicated,  # each process reads them all
         )
 
     def init(self) -> State:
@@ -130,7 +131,13 @@ class Step:
         example = self.objective(windows, weights)
         return jnp.sum(cross_entropy(self.apply(params, example.inputs), example.targets) * example.weights, axis=-1)
 
+    def window_losses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> Float[Array, " B"]:
+        """Summed loss in nats of each window [B, S+1]; weights [B, S]. Every process gives, and gets, all of them."""
+        places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
+        return self.score(params, *places)
+
     def put(self, windows: np.ndarray) -> Array:
-        """Windows [k <= K, B, S+1] on the mesh, padded to K."""
+        """Windows [k <= K, B, S+1] on the mesh, padded to K; of a job's process, its own `rows` of them."""
         missing = self.steps_per_dispatch - len(windows)
-        return jax.device_put(np.pad(windows, ((0, missing), (0, 0), (0, 0))), self.tokens_sharding)
+        padded = np.pad(windows, ((0, missing), (0, 0), (0, 0)))
+        return place(padded, self.tokens_sharding, 1, self.trajectory.hyperparameters.batch_sequences, self.rows.start)

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmscale import __version__
+from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.data.loader import EvaluationSet, Loader
 from lmscale.evaluate import Evaluation, evaluate
@@ -74,11 +74,11 @@ class Training:
 def train(t: Training) -> None:
     """Brings every run of the trajectory to its record. Raises Interrupted or Diverged."""
     folder = t.workspace.trajectory(t.trajectory.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    begin(t, folder / "trajectory.json")
+    distributed.decide(lambda: begin(t, folder / "trajectory.json"))
     trunk = Checkpoints(folder / "checkpoints", t.say)
     curve = Curve(folder / "trunk.jsonl")
-    pending = [run for run in t.trajectory.runs if t.workspace.record(run.id) is None]
+    left = distributed.decide(lambda: [run.id for run in t.trajectory.runs if t.workspace.record(run.id) is None])
+    pending = [run for run in t.trajectory.runs if run.id in left]
     position, state = -1, None  # the trunk in memory
     for run in sorted(pending, key=lambda run: run.branch_step):
         own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say)
@@ -101,6 +101,7 @@ def begin(t: Training, path: Path) -> None:
     """Notes what the trajectory is. Raises InputError where it was begun in another arithmetic: `auto` differs between
     CPUs and accelerators, and one curve must not change from one to the other.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     dtype = str(t.step.dtype)
     begun = json.loads(path.read_text())["compute_dtype"] if path.exists() else dtype
     check(
@@ -115,7 +116,7 @@ def begin(t: Training, path: Path) -> None:
 def resume_trunk(t: Training, trunk: Checkpoints, curve: Curve, at_most: int) -> tuple[int, State]:
     """The trunk as far as it is on disk, not beyond `at_most`; its curve keeps what later runs still share."""
     found = trunk.restore_latest(t.step.abstract_state, at_most) or (0, t.step.init())
-    if not any(step > found[0] for step in trunk.steps()):
+    if not any(step > found[0] for step in trunk.steps()) and distributed.leads():
         curve.truncate(found[0])
     return found
 
@@ -123,9 +124,10 @@ def resume_trunk(t: Training, trunk: Checkpoints, curve: Curve, at_most: int) ->
 def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) -> None:
     """Cooldown, evaluation and record of one run, from its branch point or from its own checkpoint."""
     folder = t.workspace.run(run.id)
-    folder.mkdir(parents=True, exist_ok=True)
     curve = Curve(folder / "curve.jsonl")
-    curve.truncate(start if start > run.branch_step else -1)
+    if distributed.leads():
+        folder.mkdir(parents=True, exist_ok=True)
+        curve.truncate(start if start > run.branch_step else -1)
     state = advance(t, run, state, start, run.steps, own, curve, decay=True)
     result = evaluate(t.step.window_losses, state.params, t.held_out, t.step.row_devices)
     if not math.isfinite(result.loss_nats):
@@ -133,10 +135,11 @@ def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) ->
     final = Checkpoints(folder / "final", t.say)
     final.remove()
     final.save(run.steps, {"params": state.params}, keep=True)
-    made = record(t, run, result)
-    write_json(folder / "record.json", made)
-    own.remove()
-    t.done(run, made["row"])
+    if distributed.leads():
+        made = record(t, run, result)
+        write_json(folder / "record.json", made)
+        own.remove()
+        t.done(run, made["row"])
 
 
 def advance(
@@ -155,7 +158,7 @@ def advance(
     while step < stop:
         end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
         rates = learning_rates(h, step, end, steps=length, branch_step=run.branch_step)
-        windows = np.stack([t.loader.windows(s) for s in range(step, end)])
+        windows = np.stack([t.loader.windows(s, t.step.rows) for s in range(step, end)])
         count = end - step
         rates = np.pad(rates, (0, t.step.steps_per_dispatch - count))
         state, metrics = t.step.advance(state, t.step.put(windows), rates, np.int32(count))
@@ -163,8 +166,8 @@ def advance(
             _account(t, run, curve, waiting)
         waiting = _Call(end, count, "cooldown" if decay else "trunk", metrics)
         step = end
-        stopping = t.stop()
-        if step < stop and (stopping or time.monotonic() - saved_at > t.checkpoint_seconds):
+        stopping, due = distributed.agree(t.stop(), time.monotonic() - saved_at > t.checkpoint_seconds)
+        if step < stop and (stopping or due):
             _account(t, run, curve, waiting)  # the loss is seen to be finite before it is saved
             waiting = None
             checkpoints.save(step, state, keep=False)
@@ -201,14 +204,15 @@ def _account(t: Training, run: Run, curve: Curve, call: _Call) -> None:
     t.ended = now
     t.step_seconds.append(seconds)
     h = t.trajectory.hyperparameters
-    curve.append(
-        {
-            "step": call.step,
-            "tokens": call.step * h.batch_tokens,
-            "train_loss_nats": float(losses.mean()),
-            "grad_norm": float(norms.mean()),
-        }
-    )
+    if distributed.leads():
+        curve.append(
+            {
+                "step": call.step,
+                "tokens": call.step * h.batch_tokens,
+                "train_loss_nats": float(losses.mean()),
+                "grad_norm": float(norms.mean()),
+            }
+        )
     t.report(
         Progress(
             run=run,

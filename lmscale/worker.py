@@ -13,8 +13,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from lmscale import distributed
 from lmscale.assemble import Assembly
 from lmscale.mesh import make_mesh
 from lmscale.plan import Trajectory, largest_first
@@ -32,15 +34,15 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
     study = assembly.study
     mesh = make_mesh(study.mesh)
     workspace = Workspace(out, study.name)
-    workspace.create()
+    distributed.decide(workspace.create)
     stop = Stop()
-    tell = stop.tell_sweep if events else _tell_person
+    tell = (stop.tell_sweep if events else _tell_person) if distributed.leads() else lambda message: None
     for trajectory in largest_first(assembly.plan):
-        if stop.requested:
+        if distributed.agree(stop.requested, due=False)[0]:
             return True
         with _lock(workspace.trajectory(trajectory.id)) as owned:
-            pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
-            if not owned or not pending:
+            left = distributed.decide(partial(_is_left, owned, trajectory, workspace))
+            if not left:
                 continue
             training = Training(
                 trajectory=trajectory,
@@ -64,6 +66,10 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
             except Interrupted:
                 return True
     return False
+
+
+def _is_left(owned: bool, trajectory: Trajectory, workspace: Workspace) -> bool:
+    return owned and any(workspace.record(run.id) is None for run in trajectory.runs)
 
 
 def _progress(trajectory: Trajectory, p: Progress) -> dict:
@@ -94,8 +100,9 @@ def _divergences(training: Training) -> Iterator[Diverged]:
         except Diverged as error:
             for run in error.lost:
                 folder = training.workspace.run(run.id)
-                folder.mkdir(exist_ok=True)
-                write_json(folder / "record.json", record(training, run, None))
+                if distributed.leads():
+                    folder.mkdir(exist_ok=True)
+                    write_json(folder / "record.json", record(training, run, None))
             yield error
 
 
@@ -123,7 +130,13 @@ class Stop:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
-    """Whether this process owns the trajectory. The lock goes with the process, however that ends."""
+    """Whether this process owns the trajectory. The lock goes with the process, however that ends.
+
+    Of a job, process 0 takes the lock; what it finds is what counts.
+    """
+    if not distributed.leads():
+        yield False
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
