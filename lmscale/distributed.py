@@ -204,7 +204,8 @@ class Team:
 
         if isinstance(error, jax.errors.JaxRuntimeError) and any(name in str(error) for name in COLLECTIVES):
             # a collective fails at once when a process is gone, before it is known which: the watch will say
-            time.sleep(self.limit + GRACE_SECONDS + 3 * BEAT_SECONDS)
+            self.ended.wait(self.limit + GRACE_SECONDS + 3 * BEAT_SECONDS)
+        self._claim()
         match error:
             case InputError():
                 status, line = USER_ERROR, str(error)
@@ -218,10 +219,13 @@ class Team:
                     traceback.print_exception(error)
         self._end(status, line, f"process {self.job.process} of {self.job.processes} failed: {line}")
 
-    def _end(self, status: int, line: str, told: str | None) -> None:
-        """Ends this process, and tells the others why: jax's own way out waits for them."""
+    def _claim(self) -> None:
+        """Makes this thread the one that ends the process; any other stays here until it has."""
         self.ending.acquire()
         self.ended.set()
+
+    def _end(self, status: int, line: str, told: str | None) -> None:
+        """Ends this process, and tells the others why: jax's own way out waits for them."""
         print(f"lmscale: {line}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         self.last_word.keep()
@@ -246,6 +250,7 @@ class Team:
                 failures = self.client.key_value_dir_get(FAILED)
                 self.unheard = 0
                 if failures and not self.ended.wait(GRACE_SECONDS):
+                    self._claim()
                     status, told = json.loads(failures[0][1])
                     self._end(status, told, told)
                 if self.job.process == 0:
@@ -253,6 +258,7 @@ class Team:
                         if last.get(key, ("", 0))[0] != beat:
                             last[key] = beat, beats
                     if silent := [key for key, (_, seen) in last.items() if (beats - seen) * BEAT_SECONDS > self.limit]:
+                        self._claim()
                         line = (
                             f"process {silent[0].rpartition('/')[2]} of {self.job.processes} died or hangs (silent for "
                             f"{self.limit} s); the others stop: repeat the command in all of them"
@@ -264,6 +270,7 @@ class Team:
         while not self.ended.wait(BEAT_SECONDS):
             self.unheard += 1
             if self.unheard * BEAT_SECONDS > self.limit + GRACE_SECONDS:
+                self._claim()
                 line = (
                     f"process 0 at {self.job.coordinator} died or hangs (silent for {self.limit} s); this process "
                     "stops: repeat the command in all of them"

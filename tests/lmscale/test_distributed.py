@@ -18,44 +18,27 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.cli import main
 from lmscale.records import Workspace
 
-STUDY = """
-from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
-STUDY = Study(
-    name="small",
-    sizes=(Size(width=64, depth=1, heads=8),),  # eight heads: a tensor axis through both processes fits
-    tokens=(8192, 16384),
-    corpus=Corpus(files=({text!r},), heldout=0.2),
-    recipe=Recipe(
-        sequence=16, batch_tokens=PowerRule(value=128), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
-    ),
-    eval_tokens=1024,
-    steps_per_dispatch=4,
-)
-"""
-LINES = [f"the {i % 97}th of {i % 89} lines counts {i * i % 9973} and then {i % 7} more.\n" for i in range(800)]
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("job")
-    (folder / "text.txt").write_text("".join(LINES))
-    (folder / "small.py").write_text(STUDY.format(text=str(folder / "text.txt")))
-    assert main(["prepare", str(folder / "small.py"), "--out", str(folder / "out")]) == 0
-    return folder / "small.py"
+# eight heads: a tensor axis through both processes fits
+SMALL = ["--sizes", "64x1x8", "--tokens", "8192,16384", "--recipe.sequence", "16", "--recipe.batch-tokens.value", "128"]
+SMALL += ["--eval-tokens", "1024", "--steps-per-dispatch", "4"]
 
 
 @pytest.fixture
 def out(study, tmp_path) -> Path:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "shards").symlink_to(study.parent / "out" / "shards")
-    return tmp_path / "out"
+    return share(study, tmp_path)
+
+
+def share(study: Path, folder: Path) -> Path:
+    (folder / "shards").symlink_to(study.parent / "out" / "shards")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def alone(study) -> Workspace:
+def alone(study, tmp_path_factory) -> Workspace:
     """The study trained by one process on one device."""
-    assert main(["run", str(study), "--out", str(study.parent / "out"), "--mesh", "1,1,1"]) == 0
-    return Workspace(study.parent / "out", "small")
+    out = share(study, tmp_path_factory.mktemp("alone"))
+    assert main(["run", str(study), "--out", str(out), *SMALL]) == 0
+    return Workspace(out, "small")
 
 
 def start(study: Path, out: Path, *arguments: object, timeout: int = 60) -> list[subprocess.Popen]:
@@ -63,7 +46,7 @@ def start(study: Path, out: Path, *arguments: object, timeout: int = 60) -> list
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-m", "lmscale.cli", "run", study, "--out", out, "--events", *arguments]
+    command = [sys.executable, "-m", "lmscale.cli", "run", study, "--out", out, "--events", *SMALL, *arguments]
     return [
         subprocess.Popen(
             [str(word) for word in command],
@@ -115,7 +98,7 @@ def restore(workspace: Workspace, run_id: str, step: int):
         return checkpointer.restore(folder.absolute())
 
 
-def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capfd):
+def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capfd, monkeypatch):
     mesh = ["--mesh", "2,2,2"]
     processes = start(study, out, *mesh, "--checkpoint-seconds", "1e-9", timeout=4)
     progress = 0
@@ -129,7 +112,8 @@ def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capf
     assert said[0].strip().splitlines()[-1].startswith("lmscale: process 1 of 2 died or hangs (silent for 4 s)")
     trunk = Checkpoints(next((out / "small" / "trajectories").iterdir()) / "checkpoints")
     assert max(trunk.steps()) >= 4
-    assert main(["sweep", str(study), "--out", str(out), "--processes", "2", *mesh]) == 0, capfd.readouterr()
+    monkeypatch.delenv("XLA_FLAGS")  # so that each of its processes makes four devices
+    assert main(["sweep", str(study), "--out", str(out), "--processes", "2", *SMALL, *mesh]) == 0, capfd.readouterr()
     found = Workspace(out, "small")
     compare(found, alone)
     assert {record["row"]["mesh"] for record in found.records()} == {"2,2,2"}
@@ -150,7 +134,7 @@ def test_sigterm_to_one_stops_both_and_one_process_goes_on(study, out, alone):
     trunk = Checkpoints(next((out / "small" / "trajectories").iterdir()) / "checkpoints")
     assert len(trunk.steps()) == 1
     before = time.time()
-    assert main(["run", str(study), "--out", str(out), "--mesh", "1,1,1"]) == 0
+    assert main(["run", str(study), "--out", str(out), *SMALL]) == 0
     assert all(path.stat().st_mtime > before for path in out.glob("small/runs/*/record.json"))
     compare(Workspace(out, "small"), alone)
 
