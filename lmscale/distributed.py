@@ -242,7 +242,8 @@ class Team:
         Silence is counted in beats of one's own, not by a clock: a machine that stood still has not been silent.
         """
         beats = 0
-        last: dict[str, tuple[str, int]] = {}  # of each process its last beat, and ours at which it was first seen
+        # of each process its last beat, and ours at which it was first seen
+        last = {f"{ALIVE}{process}": ("", 0) for process in range(self.job.processes)}
         while not self.ended.wait(BEAT_SECONDS):
             beats += 1
             with contextlib.suppress(Exception):  # the coordinator does not answer: _listen counts how long
@@ -255,7 +256,7 @@ class Team:
                     self._end(status, told, told)
                 if self.job.process == 0:
                     for key, beat in self.client.key_value_dir_get(ALIVE):
-                        if last.get(key, ("", 0))[0] != beat:
+                        if last[key][0] != beat:
                             last[key] = beat, beats
                     if silent := [key for key, (_, seen) in last.items() if (beats - seen) * BEAT_SECONDS > self.limit]:
                         self._claim()
