@@ -35,6 +35,7 @@ DECIDED, ALIVE, STOPPING, FAILED = "lmscale/decided/", "lmscale/alive/", "lmscal
 COLLECTIVES = ("Gloo", "NCCL")  # they name themselves in their errors
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = 3.0  # for a process to see for itself why another failed, before it is told
+SUSPECT_SECONDS = 10  # of silence are enough once a collective has failed
 LINE_LETTERS = 500  # of an error, in the line about it
 VISIBLE_SECONDS = 10.0  # within which a file that process 0 made must be seen by the others
 FOREVER_MS = 10**9  # 12 days: whoever waits is ended by the watch when nobody is left to answer
@@ -203,7 +204,8 @@ class Team:
         import jax
 
         if isinstance(error, jax.errors.JaxRuntimeError) and any(name in str(error) for name in COLLECTIVES):
-            # a collective fails at once when a process is gone, before it is known which: the watch will say
+            # a collective fails at once when a process is gone; the watch will soon say which
+            self.limit = min(self.limit, SUSPECT_SECONDS)
             self.ended.wait(self.limit + GRACE_SECONDS + 3 * BEAT_SECONDS)
         self._claim()
         match error:

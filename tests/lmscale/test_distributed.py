@@ -52,10 +52,10 @@ def alone(study, tmp_path_factory) -> Workspace:
     return Workspace(out, "small")
 
 
-def start(study: Path, out: Path, *arguments: object, timeout: int = 60) -> list[subprocess.Popen]:
+def start(study: Path, out: Path, *arguments: object) -> list[subprocess.Popen]:
     """`lmscale run` in two processes; each makes the CPU devices that are its share of the mesh."""
     words = ["-m", "lmscale.cli", "run", study, "--out", out, "--events", *SMALL, *arguments]
-    return launch([str(word) for word in words], timeout)
+    return launch([str(word) for word in words], 60)
 
 
 def launch(arguments: list[str], timeout: int) -> list[subprocess.Popen]:
@@ -85,7 +85,7 @@ def events(process: subprocess.Popen) -> Iterator[dict]:
 
 def ends(processes: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
     """Their exit statuses and what they said on standard error."""
-    said = [process.communicate(timeout=300)[1] for process in processes]
+    said = [process.communicate(timeout=600)[1] for process in processes]
     return [process.returncode for process in processes], said
 
 
@@ -111,7 +111,7 @@ def restored(workspace: Workspace, run_id: str, step: int, like: Any) -> Any:
 
 def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capfd, monkeypatch):
     mesh = ["--mesh", "2,2,2"]
-    processes = start(study, out, *mesh, "--checkpoint-seconds", "1e-9", timeout=10)
+    processes = start(study, out, *mesh, "--checkpoint-seconds", "1e-9")
     progress = 0
     for event in events(processes[0]):
         progress += event["event"] == "progress"
@@ -194,8 +194,8 @@ with distributed.joined(find_job(os.environ)):
 
 
 CASES = {  # which process is sent what (None: it raises), what the other says, and its status
-    "killed": (1, signal.SIGKILL, "lmscale: process 1 of 2 died or hangs (silent for 10 s); the others stop", 1),
-    "hangs": (1, signal.SIGSTOP, "lmscale: process 1 of 2 died or hangs (silent for 10 s); the others stop", 1),
+    "killed": (1, signal.SIGKILL, "lmscale: process 1 of 2 died or hangs (silent for 15 s); the others stop", 1),
+    "hangs": (1, signal.SIGSTOP, "lmscale: process 1 of 2 died or hangs (silent for 15 s); the others stop", 1),
     "first killed": (0, signal.SIGKILL, "lmscale: process 1 of 2 was killed, or aborted by jax because", -6),
     "first hangs": (0, signal.SIGSTOP, "lmscale: process 0 at 127.0.0.1", 1),
     "fails": (1, None, "lmscale: process 1 of 2 failed: field: 1 is wrong; give 2", 2),
@@ -206,7 +206,7 @@ CASES = {  # which process is sent what (None: it raises), what the other says, 
 def test_whoever_ends_a_job_is_named_by_the_others():
     pairs = {}  # all cases at once: most of the time is waiting
     for name, (who, number, _, _) in CASES.items():
-        pairs[name] = launch(["-c", TOGETHER, "-" if number else str(who)], 10)
+        pairs[name] = launch(["-c", TOGETHER, "-" if number else str(who)], 15)
     try:
         for name, (who, number, _, _) in CASES.items():
             for process in pairs[name]:
@@ -216,11 +216,11 @@ def test_whoever_ends_a_job_is_named_by_the_others():
                 pairs[name][who].send_signal(number)
         for name, (who, number, line, status) in CASES.items():
             other = pairs[name][1 - who]
-            text = other.communicate(timeout=300)[1]
+            text = other.communicate(timeout=600)[1]
             assert text.strip().splitlines()[-1].startswith(line), (name, text)
             assert other.returncode == status, (name, text)
             if number is None:
-                assert pairs[name][who].communicate(timeout=300)[1] == "lmscale: field: 1 is wrong; give 2\n"
+                assert pairs[name][who].communicate(timeout=600)[1] == "lmscale: field: 1 is wrong; give 2\n"
                 assert pairs[name][who].returncode == 2
     finally:
         for process in (process for pair in pairs.values() for process in pair):
