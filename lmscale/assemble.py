@@ -24,6 +24,14 @@ class Assembly:
     held_out: EvaluationSet
     plan: tuple[Trajectory, ...]
 
+    @property
+    def digest(self) -> str:
+        """Of all that the processes of a job must have alike: what is trained, and in which calls."""
+        study = self.study
+        runs = [(trajectory.id, [run.id for run in trajectory.runs]) for trajectory in self.plan]
+        told = f"{runs} {study.mesh} {study.microbatches} {study.steps_per_dispatch}"
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
     def loader(self, trajectory: Trajectory) -> Loader:
         h = trajectory.hyperparameters
         return Loader(

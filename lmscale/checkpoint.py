@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent, and verified before use. The only file that imports orbax.
 
 A checkpoint is a folder `<step>` holding orbax's files and `manifest.json`, the SHA-256 of each: orbax restores
-flipped bits without a word. It is written beside its place and renamed into it.
+flipped bits without a word. It is written beside its place and renamed into it. In a job of several processes each
+writes and reads what its devices hold; process 0 does the rest, and all see the same checkpoints.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from lmscale import distributed
 from lmscale.records import write_json
 
 MANIFEST = "manifest.json"
@@ -31,6 +33,9 @@ class Checkpoints:
 
     def steps(self, *, kept: bool = False) -> list[int]:
         """Steps of the complete checkpoints (or of those saved to be kept), ascending; not yet verified."""
+        return distributed.decide(lambda: self._steps(kept))
+
+    def _steps(self, kept: bool = False) -> list[int]:
         if not self.folder.is_dir():
             return []
         found = [p for p in self.folder.iterdir() if p.name.isdigit() and (p / MANIFEST).exists()]
@@ -38,13 +43,20 @@ class Checkpoints:
 
     def save(self, step: int, tree: Any, *, keep: bool) -> None:
         """Writes a checkpoint; `keep` exempts it from `prune`. Raises OSError when the disk does."""
-        final = self.folder / f"{step:09d}"
-        temporary = self.folder / f".{final.name}.{os.getpid()}"
+        temporary = self.folder / distributed.decide(lambda: self._make_room(step))
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(temporary.absolute() / "state", tree)
+        distributed.barrier()
+        distributed.decide(lambda: self._commit(step, temporary, keep))
+
+    def _make_room(self, step: int) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(".*"):  # of saves that were killed; the trajectory's lock makes them ours
             shutil.rmtree(left_over, ignore_errors=True)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(temporary.absolute() / "state", tree)
+        return f".{step:09d}.{os.getpid()}"
+
+    def _commit(self, step: int, temporary: Path, keep: bool) -> None:
+        final = self.folder / f"{step:09d}"
         hashes = {str(p.relative_to(temporary)): _sha256(p, sync=True) for p in _files(temporary)}
         write_json(temporary / MANIFEST, {"step": step, "keep": keep, "sha256": hashes})
         shutil.rmtree(final, ignore_errors=True)
@@ -56,7 +68,8 @@ class Checkpoints:
         Raises CorruptCheckpoint if any file differs from the manifest.
         """
         folder = self.folder / f"{step:09d}"
-        self._verify(folder)
+        if wrong := distributed.decide(lambda: _wrong(folder)):
+            raise CorruptCheckpoint(wrong)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder.absolute() / "state", abstract)
@@ -67,37 +80,43 @@ class Checkpoints:
             try:
                 return step, self.restore(step, like)
             except CorruptCheckpoint as error:
-                folder = self.folder / f"{step:09d}"
-                aside = folder.with_name(f"{folder.name}.corrupt")
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(folder, aside)
-                self.say(f"checkpoint {folder.name}: {error}; set aside, falling back to the one before")
+                line = str(error)
+                distributed.decide(lambda step=step, line=line: self._set_aside(step, line))
         return None
+
+    def _set_aside(self, step: int, wrong: str) -> None:
+        folder = self.folder / f"{step:09d}"
+        aside = folder.with_name(f"{folder.name}.corrupt")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+        self.say(f"checkpoint {folder.name}: {wrong}; set aside, falling back to the one before")
 
     def prune(self, before: int) -> None:
         """Removes checkpoints earlier than `before` that were not saved to be kept."""
-        for step in self.steps():
+        for step in self._steps() if distributed.leads() else []:
             folder = self.folder / f"{step:09d}"
             if step < before and not _kept(folder):
                 shutil.rmtree(folder)
 
     def remove(self) -> None:
         """Removes them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _verify(self, folder: Path) -> None:
-        try:
-            expected = json.loads((folder / MANIFEST).read_text())["sha256"]
-        except (ValueError, KeyError, OSError) as error:
-            raise CorruptCheckpoint(f"manifest unreadable ({error})") from None
-        found = {str(p.relative_to(folder)): _sha256(p) for p in _files(folder) if p.name != MANIFEST}
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        if wrong:
-            raise CorruptCheckpoint(f"{wrong[0]} differs from its hash")
+        if distributed.leads():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class CorruptCheckpoint(Exception):
     """A checkpoint whose files are not those that were written."""
+
+
+def _wrong(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, if anything."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except (ValueError, KeyError, OSError) as error:
+        return f"manifest unreadable ({error})"
+    found = {str(p.relative_to(folder)): _sha256(p) for p in _files(folder) if p.name != MANIFEST}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return f"{wrong[0]} differs from its hash" if wrong else None
 
 
 def _kept(folder: Path) -> bool:

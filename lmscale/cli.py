@@ -15,6 +15,7 @@ from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
     from lmscale.calibrate import Estimate
+    from lmscale.config import Study
     from lmscale.memory import Memory
 
 
@@ -72,8 +73,11 @@ def make_parser() -> argparse.ArgumentParser:
         if name != "export":
             command.epilog = _fields_help()
         if name in ("plan", "sweep"):
-            text = "processes to train in (default: one a core on a CPU, else one)"
+            text = "workers to train in, a model each (default: one a core on a CPU, else one)"
             command.add_argument("--workers", metavar="K", help=text)
+        if name == "sweep":
+            text = "processes that each worker consists of, which train a model together (default: 1)"
+            command.add_argument("--processes", metavar="P", default="1", help=text)
         if name == "run":
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
@@ -94,36 +98,38 @@ def _fields_help() -> str:
     return "any field of the study can be replaced (default of a study that does not say):\n" + "\n".join(rows)
 
 
-def _study(args: argparse.Namespace, *, training: bool = True) -> Assembly:
-    """The study of the command line with its text. If jax will train here, what must be set before it is imported."""
+def _load(args: argparse.Namespace) -> Study:
+    """The study of the command line."""
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
-    if training:
-        _before_jax(study.mesh.devices)
     _need("jax", "flax", "optax", "orbax", "rich", "seqio")
+    return study
+
+
+def _assemble(study: Study, out: Path) -> Assembly:
+    """The study with its text."""
     from lmscale.assemble import assemble
     from lmscale.records import Workspace
 
-    Workspace(args.out, study.name).create()
-    return assemble(study, args.out, lambda line: print(line, file=sys.stderr, flush=True))
+    Workspace(out, study.name).create()
+    return assemble(study, out, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _before_jax(devices: int) -> None:
-    """Allocator settings, and as many CPU devices as the mesh takes (accelerators are not touched by the flag)."""
-    from lmscale.allocator import keep_memory
-
-    keep_memory()
+    """As many CPU devices as the mesh takes in this process (accelerators are not touched by the flag)."""
     flags = os.environ.get("XLA_FLAGS", "")
     if devices > 1 and "xla_force_host_platform_device_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
 
 
 def _workers(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise InputError(f"workers: {text!r} must be a whole number from 1 to 1024")
+    return None if text is None else _count("workers", text)
+
+
+def _count(name: str, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise InputError(f"{name}: {text!r} must be a whole number from 1 to 1024")
     return int(text)
 
 
@@ -145,7 +151,7 @@ def plan(args: argparse.Namespace) -> int:
     from lmscale.plan_table import as_json, as_text
     from lmscale.replicas import make_stacks
 
-    assembly, estimate = _study(args, training=False), None
+    assembly, estimate = _assemble(_load(args), args.out), None
     study = assembly.study
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=has_accelerator())
     workers = _workers(args.workers) or default_workers(len(stacks), study.mesh.devices)
@@ -161,10 +167,12 @@ def plan(args: argparse.Namespace) -> int:
 
 def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
     """Times the plan on the cores that one worker of a sweep would have."""
+    from lmscale.allocator import keep_memory
     from lmscale.executors.local import pin
 
     before = os.sched_getaffinity(0) if sys.platform == "linux" else None
     pin(0, 0, workers)
+    keep_memory()
     _before_jax(assembly.study.mesh.devices)
     try:
         from lmscale.calibrate import estimate_plan
@@ -193,11 +201,17 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def sweep(args: argparse.Namespace) -> int:
-    workers = _workers(args.workers)
-    assembly = _study(args, training=False)
+    workers, processes = _workers(args.workers), _count("processes", args.processes)
+    from lmscale.job import PROCESSES
+
+    if os.environ.get(PROCESSES, "1") != "1":
+        raise InputError(
+            f"{PROCESSES}: a sweep starts its own processes; unset it, or start 'lmscale run' in every process"
+        )
+    assembly = _assemble(_load(args), args.out)
     from lmscale.sweep import sweep as run_sweep
 
-    outcome = run_sweep(assembly, args.out, [args.study, "--out", str(args.out), *args.overrides], workers)
+    outcome = run_sweep(assembly, args.out, [args.study, "--out", str(args.out), *args.overrides], workers, processes)
     print(
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, "
         f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
@@ -213,16 +227,30 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    workers = _workers(args.workers) or 1
-    assembly = _study(args)
-    from lmscale.out_of_memory import OutOfMemory
-    from lmscale.worker import work
+    study, workers = _load(args), _workers(args.workers) or 1
+    from lmscale.allocator import keep_memory
 
-    try:
-        stopped = work(assembly, args.out, events=args.events, workers=workers)
-    except OutOfMemory as error:
-        print(f"lmscale: {error}", file=sys.stderr)
-        return OUT_OF_MEMORY
+    keep_memory()
+    from lmscale import distributed
+    from lmscale.job import find_job
+    from lmscale.records import Workspace
+
+    job = find_job(os.environ)
+    _before_jax(-(-study.mesh.devices // (job.processes if job else 1)))
+    with distributed.joined(job):
+        workspace = Workspace(args.out, study.name)
+        distributed.decide(workspace.create)
+        distributed.check_shared(workspace.root)
+        assembly = distributed.in_turn(lambda: _assemble(study, args.out))
+        distributed.check_same("study", assembly.digest)
+        from lmscale.out_of_memory import OutOfMemory
+        from lmscale.worker import work
+
+        try:
+            stopped = work(assembly, args.out, events=args.events, workers=workers)
+        except OutOfMemory as error:
+            print(f"lmscale: {error}", file=sys.stderr)
+            return OUT_OF_MEMORY
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED

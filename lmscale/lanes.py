@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from lmscale import distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import Origin
 from lmscale.data.loader import EvaluationSet, Loader
@@ -80,7 +81,9 @@ class Lane:
     lost: bool = False  # diverged
 
     def windows(self, start: int, stop: int) -> np.ndarray:
-        return np.stack([self.training.loader.windows(step) for step in range(start, stop)])
+        """Batches of the steps start .. stop-1 (of a job's process, its rows of them): int32 [stop - start, B, S+1]."""
+        t = self.training
+        return np.stack([t.loader.windows(step, t.step.rows) for step in range(start, stop)])
 
     def rates(self, start: int, stop: int) -> np.ndarray:
         h = self.training.trajectory.hyperparameters
@@ -113,7 +116,8 @@ def resume_cooldown(t: Training, run: Run) -> Lane | None:
     if found is None:
         return None
     curve = Curve(t.workspace.run(run.id) / "curve.jsonl")
-    curve.truncate(found[0])
+    if distributed.leads():
+        curve.truncate(found[0])
     return Lane(training=t, run=run, phase="cooldown", step=found[0], state=found[1], checkpoints=own, curve=curve)
 
 
@@ -123,7 +127,7 @@ def resume_trunk(t: Training, run: Run) -> Lane:
     trunk, curve = Checkpoints(folder / "checkpoints", t.say), Curve(folder / "trunk.jsonl")
     found = trunk.restore_latest(t.step.abstract_state, run.branch_step)
     step, state = found or (0, t.step.init(t.trajectory.seed))
-    if not any(later > step for later in trunk.steps()):
+    if not any(later > step for later in trunk.steps()) and distributed.leads():
         curve.truncate(step)
     return Lane(training=t, run=run, phase="trunk", step=step, state=state, checkpoints=trunk, curve=curve)
 
@@ -137,8 +141,9 @@ def branch_off(trunk: Lane) -> Lane:
         trunk.checkpoints.save(trunk.step, trunk.state, keep=True)
         trunk.checkpoints.prune(trunk.step)
     folder = t.workspace.run(run.id)
-    folder.mkdir(parents=True, exist_ok=True)
     own, curve = Checkpoints(folder / "checkpoints", t.say), Curve(folder / "curve.jsonl")
-    curve.truncate(-1)
+    if distributed.leads():
+        folder.mkdir(parents=True, exist_ok=True)
+        curve.truncate(-1)
     state, trunk.state = trunk.state, None
     return Lane(training=t, run=run, phase="cooldown", step=trunk.step, state=state, checkpoints=own, curve=curve)

@@ -29,8 +29,19 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh over the first `config.devices` devices; others are left idle. Raises InputError if there are fewer."""
-    devices = jax.devices()
+    """A mesh over the first `config.devices` devices; others are left idle. Raises InputError if there are fewer.
+
+    A job of several processes takes all devices of all of them, those of a process side by side: the tensor axis, which
+    communicates most, stays within a process where it fits, and a process holds consecutive rows of a batch.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    check(
+        jax.process_count() == 1 or config.devices == len(devices),
+        "mesh",
+        str(config),
+        f"takes {config.devices} of the {len(devices)} devices ({devices[0].platform}) of {jax.process_count()} "
+        f"processes; a job takes them all: choose a mesh of {len(devices)}, such as {len(devices)},1,1",
+    )
     check(
         config.devices <= len(devices),
         "mesh",
@@ -94,3 +105,22 @@ def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
         return sharding(mesh, *(names or ()))
 
     return jax.tree.map(leaf, nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, PartitionSpec) or x is None)
+
+
+def local_rows(of: NamedSharding, rows: int) -> slice:
+    """The rows of a batch [K, rows, S+1] that the devices of this process hold. Those of several may overlap."""
+    held = [index[1].indices(rows) for index in of.addressable_devices_indices_map((1, rows, 1)).values() if index]
+    return slice(min(start for start, _, _ in held), max(stop for _, stop, _ in held))
+
+
+def place(local: np.ndarray, of: NamedSharding, axis: int, rows: int, first: int = 0) -> jax.Array:
+    """An array on the mesh, `rows` long along `axis`, of which this process has `local`, from `first` on."""
+    if of.is_fully_addressable:
+        return jax.device_put(local, of)
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[axis].indices(rows)
+        return local[(*index[:axis], slice(start - first, stop - first), *index[axis + 1 :])]
+
+    shape = (*local.shape[:axis], rows, *local.shape[axis + 1 :])
+    return jax.make_array_from_callback(shape, of, part)

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -104,9 +105,7 @@ class Workspace:
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
             (self.root / "trajectories").mkdir(exist_ok=True)
-            probe = self.root / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.root).close()
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"out: {str(self.root)!r} cannot be written ({reason}); pass --out DIR") from None

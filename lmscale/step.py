@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from lmscale.config import Remat
-from lmscale.mesh import constrain, sharding, tree_shardings
+from lmscale.mesh import constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
 from lmscale.objectives import OBJECTIVES, cross_entropy, loss
 from lmscale.optim import make_optimizer
@@ -99,11 +99,13 @@ class Step:
             lambda states, r: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, r, keepdims=False), states),
             out_shardings=self.state_shardings,
         )
-        rows = sharding(mesh, "batch", None)
-        self.window_losses = jax.jit(
+        self.batch_sequences = h.batch_sequences
+        self.rows = local_rows(self.tokens_sharding, h.batch_sequences)
+        self.rows_sharding = sharding(mesh, "batch", None)
+        self.score = jax.jit(
             self._window_losses,
-            in_shardings=(self.state_shardings.params, rows, rows),
-            out_shardings=sharding(mesh, "batch"),
+            in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
+            out_shardings=replicated,  # each process reads them all
         )
 
     def init(self, seed: int = 0) -> State:
@@ -175,12 +177,20 @@ class Step:
         example = self.objective(windows, weights)
         return jnp.sum(cross_entropy(self.apply(params, example.inputs), example.targets) * example.weights, axis=-1)
 
+    def window_losses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> Float[Array, " B"]:
+        """Summed loss in nats of each window [B, S+1]; weights [B, S]. Every process gives, and gets, all of them."""
+        places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
+        return self.score(params, *places)
+
     def put(self, windows: np.ndarray) -> Array:
-        """Windows [k <= K, B, S+1], or of a stack [R, k <= K, B, S+1], on the mesh, padded to K."""
+        """Windows [k <= K, B, S+1], or of a stack [R, k <= K, B, S+1], on the mesh, padded to K.
+
+        A process of a job gives its own `rows` of them.
+        """
         padding = [(0, 0)] * windows.ndim
         padding[-3] = (0, self.steps_per_dispatch - windows.shape[-3])
         where = self.tokens_sharding if windows.ndim == 3 else self.stack_tokens_sharding
-        return jax.device_put(np.pad(windows, padding), where)
+        return place(np.pad(windows, padding), where, windows.ndim - 2, self.batch_sequences, self.rows.start)
 
 
 def _stacked(one: NamedSharding) -> NamedSharding:

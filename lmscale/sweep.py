@@ -39,8 +39,8 @@ class Outcome:
     seconds: float = 0.0
 
 
-def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | None) -> Outcome:
-    """Trains every run of the plan that has no record yet, in worker processes `lmscale run *arguments`.
+def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int) -> Outcome:
+    """Trains every run of the plan that has no record yet, in workers `lmscale run *arguments` of `processes` each.
 
     Raises InputError if `out` cannot be written, a step cannot fit, or a worker finds its mesh impossible.
     """
@@ -60,7 +60,8 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
         with make_display(sum(costs.values()), count) as display, _signals() as asked:
             meter = Meter(display, workspace, outcome, costs)
             display.say(f"{len(pending)} runs to train, {len(trajectories)} trajectories, {count} workers")
-            for event in run_workers([*arguments, "--workers", str(count)], count, lambda: len(asked)):
+            told = [*arguments, "--workers", str(count)]
+            for event in run_workers(told, count, processes, lambda: len(asked)):
                 meter.take(event)
         outcome.interrupted = bool(asked)
     outcome.left = sum(workspace.record(run.id) is None for _, run in pending)

@@ -7,11 +7,12 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import jax
 import numpy as np
 
-from lmscale import __version__
+from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import programs
 from lmscale.evaluate import Evaluation, evaluate
@@ -32,9 +33,10 @@ def train(*replicas: Training) -> None:
     (`lmscale.replicas`). One that diverges leaves the others.
     """
     for t in replicas:
-        begin(t)
+        distributed.decide(partial(begin, t))
     for runs in zip(*(sorted(t.trajectory.runs, key=lambda run: run.branch_step) for t in replicas), strict=True):
-        pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if t.workspace.record(run.id) is None]
+        left = unrecorded(replicas[0], runs)
+        pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if run in left]
         cooling = [lane for t, run in pending if (lane := resume_cooldown(t, run)) is not None]
         resumed = [lane.run for lane in cooling]
         trunk = [resume_trunk(t, run) for t, run in pending if run not in resumed]
@@ -44,6 +46,12 @@ def train(*replicas: Training) -> None:
         for lane in cooling:
             if not lane.lost:
                 finish(lane)
+
+
+def unrecorded(t: Training, runs: Sequence[Run]) -> list[Run]:
+    """Those of some runs that have no record yet; what process 0 finds is what counts."""
+    found = distributed.decide(lambda: [run.id for run in runs if t.workspace.record(run.id) is None])
+    return [run for run in runs if run.id in found]
 
 
 def advance(lanes: Sequence[Lane], stop: int) -> None:
@@ -74,8 +82,8 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
         if waiting is not None:
             ended = account(lanes, waiting, ended)
         waiting, step = call, end
-        stopping = t.stop()
-        if step < stop and (stopping or time.monotonic() - saved_at > t.checkpoint_seconds):
+        stopping, due = distributed.agree(t.stop(), time.monotonic() - saved_at > t.checkpoint_seconds)
+        if step < stop and (stopping or due):
             ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
             save(lanes, together, step)
@@ -134,14 +142,15 @@ def note(lane: Lane, call: Call, loss_nats: float, grad_norm: float, step_second
     """A call's line in the curve of a lane, and its report. Means over the steps of the call."""
     t, batch_tokens = lane.training, lane.training.trajectory.hyperparameters.batch_tokens
     t.step_seconds.append(step_seconds)
-    lane.curve.append(
-        {
-            "step": call.step,
-            "tokens": call.step * batch_tokens,
-            "train_loss_nats": float(loss_nats),
-            "grad_norm": float(grad_norm),
-        }
-    )
+    if distributed.leads():
+        lane.curve.append(
+            {
+                "step": call.step,
+                "tokens": call.step * batch_tokens,
+                "train_loss_nats": float(loss_nats),
+                "grad_norm": float(grad_norm),
+            }
+        )
     t.report(
         Progress(
             run=lane.run,
@@ -175,18 +184,19 @@ def finish(lane: Lane) -> None:
     final = Checkpoints(folder / "final", t.say)
     final.remove()
     final.save(run.steps, {"params": params}, keep=True)
-    made = record(t, run, result)
-    write_json(folder / "record.json", made)
+    if distributed.leads():
+        made = record(t, run, result)
+        write_json(folder / "record.json", made)
+        t.done(run, made["row"])
     lane.checkpoints.remove()
-    t.done(run, made["row"])
 
 
 def lose(lane: Lane, why: str) -> None:
     """Records a run that diverged, and those beyond it if it is the trunk that did. Nothing of it has been saved."""
     t = lane.training
     beyond = [run for run in t.trajectory.runs if run.branch_step >= lane.run.branch_step]
-    lost = [run for run in ([lane.run] if lane.phase == "cooldown" else beyond) if t.workspace.record(run.id) is None]
-    for run in lost:
+    lost = unrecorded(t, [lane.run] if lane.phase == "cooldown" else beyond)
+    for run in lost if distributed.leads() else []:
         folder = t.workspace.run(run.id)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "record.json", record(t, run, None))

@@ -17,7 +17,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from lmscale import STARTED
+import jax
+
+from lmscale import STARTED, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
 from lmscale.lanes import Progress, Start, Training
@@ -47,9 +49,9 @@ def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1) -> bo
 def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone: ExitStack) -> bool:
     study = assembly.study
     workspace = Workspace(out, study.name)
-    workspace.create()
+    distributed.decide(workspace.create)
     stop = Stop()
-    tell = stop.tell_sweep if events else _tell_person
+    tell = (stop.tell_sweep if events else _tell_person) if distributed.leads() else _tell_nobody
     use_cache(lambda line: tell({"event": "say", "line": line}))
     mesh = make_mesh(study.mesh)
     accelerator = mesh.devices.flat[0].platform != "cpu"
@@ -60,11 +62,11 @@ def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone:
     began = STARTED
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
     for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
-        if stop.requested:
+        if distributed.agree(stop.requested, due=False)[0]:
             return True
         with ExitStack() as locks:
-            mine = _take(stack, workspace, locks, leavings)
-            pending = [t for t in mine if any(workspace.record(run.id) is None for run in t.runs)]
+            mine = distributed.decide(partial(_take, stack, workspace, locks, leavings))
+            pending = [t for t in stack.members if t.id in mine]
             if not pending:
                 continue
             placement = place(pending[0], study, memory, stack.width)
@@ -83,7 +85,7 @@ def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone:
             except Interrupted:
                 return True
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or jax.process_count() > 1:  # of a job, the others wait in collectives
                     raise
                 failed = explain(error, pending[0], study, placement, memory)
                 tell({"event": "say", "line": str(failed)})
@@ -157,6 +159,10 @@ def _tell_person(message: dict) -> None:
         print(message["line"], flush=True)
 
 
+def _tell_nobody(message: dict) -> None:
+    """Of a job, process 0 speaks."""
+
+
 class Stop:
     """Whether to save and stop: asked by SIGINT or SIGTERM (a second one is obeyed at once), or left by the sweep."""
 
@@ -179,9 +185,9 @@ class Stop:
             self.requested = True
 
 
-def _take(stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool) -> list[Trajectory]:
-    """The members of a stack that nobody else has. One whose first member another process has is left to it at first,
-    lest two that start together split it; later `leavings` are taken.
+def _take(stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool) -> list[str]:
+    """The ids of the members of a stack that nobody else has and that have runs left. One whose first member another
+    process has is left to it at first, lest two that start together split it; later `leavings` are taken.
     """
     mine: list[Trajectory] = []
     for trajectory in stack.members:
@@ -189,7 +195,7 @@ def _take(stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool) 
             mine.append(trajectory)
         elif not mine and not leavings:
             break
-    return mine
+    return [t.id for t in mine if any(workspace.record(run.id) is None for run in t.runs)]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from lmscale.job import COORDINATOR, PROCESS, PROCESSES
 
 ACCELERATORS = ("/dev/nvidiactl", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")  # NVIDIA, TPU, TPU, AMD
 STDERR_LINES = 20  # of each worker, kept to say why it failed
@@ -59,28 +62,31 @@ class Event:
     stderr: str = ""
 
 
-def run_workers(arguments: list[str], count: int, stops: Callable[[], int]) -> Iterator[Event]:
-    """Starts `count` processes `lmscale run *arguments --events` and yields what they say until all have ended.
+def run_workers(arguments: list[str], count: int, together: int, stops: Callable[[], int]) -> Iterator[Event]:
+    """Starts `count` workers `lmscale run *arguments --events` and yields what they say until all have ended.
 
-    Whenever `stops()` has grown they are asked to save and stop (SIGTERM; a second time, to stop at once). They are
-    sessions of their own, so that a terminal's Ctrl-C reaches only this process.
+    A worker is one process, or a job of `together` processes, of which the first speaks for all. Whenever `stops()` has
+    grown they are asked to save and stop (SIGTERM; a second time, to stop at once). They are sessions of their own, so
+    that a terminal's Ctrl-C reaches only this process.
     """
     command = [sys.executable, "-P", "-m", "lmscale.cli", "run", *arguments, "--events"]
     events: queue.Queue[Event] = queue.Queue()
     processes = []
     for worker in range(count):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        pin(process.pid, worker, count)
-        processes.append(process)
-        threading.Thread(target=_listen, args=(worker, process, events), daemon=True).start()
-    running, asked = count, 0
+        for variables in _jobs(together):
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                env={**os.environ, **variables},
+            )
+            pin(process.pid, worker, count)
+            processes.append(process)
+            threading.Thread(target=_listen, args=(worker, process, events), daemon=True).start()
+    running, asked = len(processes), 0
     try:
         while running:
             while asked < stops():
@@ -99,6 +105,15 @@ def run_workers(arguments: list[str], count: int, stops: Callable[[], int]) -> I
                 process.terminate()
 
 
+def _jobs(together: int) -> list[dict[str, str]]:
+    """The variables of the processes of a worker. One alone is told so: it is no task of a Slurm step around it."""
+    if together == 1:
+        return [{PROCESSES: "1"}]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        coordinator = f"127.0.0.1:{server.getsockname()[1]}"
+    return [{COORDINATOR: coordinator, PROCESSES: str(together), PROCESS: str(i)} for i in range(together)]
+
+
 def _listen(worker: int, process: subprocess.Popen[str], events: queue.Queue[Event]) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
@@ -110,6 +125,8 @@ def _listen(worker: int, process: subprocess.Popen[str], events: queue.Queue[Eve
             message = json.loads(line)
         except json.JSONDecodeError:
             message = None
+        if line.startswith("[Gloo]"):  # CPU collectives count their peers on standard output
+            continue
         if not (isinstance(message, dict) and "event" in message):
             message = {"event": "say", "line": line.rstrip()}  # a library that prints
         events.put(Event(worker=worker, message=message))

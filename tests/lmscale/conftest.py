@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmscale.assemble import Assembly, from_shards
+from lmscale.cli import main
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
@@ -16,6 +17,19 @@ from lmscale.records import Workspace
 from lmscale.step import Step
 
 VOCAB = 32
+STUDY = """
+from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
+STUDY = Study(
+    name="small",
+    sizes=(Size(width=32, depth=1),),
+    tokens=(16384, 32768),
+    corpus=Corpus(files=({text!r},), heldout=0.2),
+    recipe=Recipe(
+        sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
+    ),
+    eval_tokens=2048,
+)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +114,14 @@ def make_training(tmp_path) -> Callable[..., Training]:
 @pytest.fixture
 def eight() -> MeshConfig:
     return MeshConfig(data=2, fsdp=2, tensor=2)
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Path:
+    """A study over 128 kB of text, with its text prepared in `out` beside it."""
+    folder = tmp_path_factory.mktemp("cli")
+    lines = [f"the {i % 97}th of {i % 89} lines counts {i * i % 9973} and then {i % 7} more.\n" for i in range(3000)]
+    (folder / "text.txt").write_text("".join(lines))
+    (folder / "small.py").write_text(STUDY.format(text=str(folder / "text.txt")))
+    assert main(["prepare", str(folder / "small.py"), "--out", str(folder / "out")]) == 0
+    return folder / "small.py"

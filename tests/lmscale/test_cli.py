@@ -12,19 +12,6 @@ import pytest
 from lmscale.cli import main
 from lmscale.records import Workspace
 
-STUDY = """
-from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
-STUDY = Study(
-    name="small",
-    sizes=(Size(width=32, depth=1),),
-    tokens=(16384, 32768),
-    corpus=Corpus(files=({text!r},), heldout=0.2),
-    recipe=Recipe(
-        sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
-    ),
-    eval_tokens=2048,
-)
-"""
 SWEEP = "import sys; from lmscale.cli import main; sys.exit(main(sys.argv[1:]))"
 NO_TENSORFLOW = """
 import sys
@@ -33,17 +20,6 @@ status = main(sys.argv[1:])
 loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "seqio")]
 sys.exit(f"loaded {loaded}" if loaded else status)
 """
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
-    """A study over 128 kB of text, with its text prepared in `out` beside it."""
-    folder = tmp_path_factory.mktemp("cli")
-    lines = [f"the {i % 97}th of {i % 89} lines counts {i * i % 9973} and then {i % 7} more.\n" for i in range(3000)]
-    (folder / "text.txt").write_text("".join(lines))
-    (folder / "small.py").write_text(STUDY.format(text=str(folder / "text.txt")))
-    assert main(["prepare", str(folder / "small.py"), "--out", str(folder / "out")]) == 0
-    return folder / "small.py"
 
 
 def lmscale(code: str, *arguments: object, devices: int | None = None) -> subprocess.Popen:

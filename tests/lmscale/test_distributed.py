@@ -1,0 +1,228 @@
+"""`lmscale run` in two processes of four CPU devices each, for real: the same loss as one process, stopped, killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from lmscale.checkpoint import Checkpoints
+from lmscale.cli import main
+from lmscale.records import Workspace
+
+# eight heads: a tensor axis through both processes fits
+SMALL = ["--sizes", "64x1x8", "--tokens", "2048,4096", "--recipe.sequence", "16", "--recipe.batch-tokens.value", "128"]
+SMALL += [
+    "--eval-tokens",
+    "1024",
+    "--recipe.warmup-tokens",
+    "512",
+    "--recipe.cooldown-steps-min",
+    "2",
+    "--steps-per-dispatch",
+    "4",
+]
+
+
+@pytest.fixture
+def out(study, tmp_path) -> Path:
+    return share(study, tmp_path)
+
+
+def share(study: Path, folder: Path) -> Path:
+    (folder / "shards").symlink_to(study.parent / "out" / "shards")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(study, tmp_path_factory) -> Workspace:
+    """The study trained by one process on one device."""
+    out = share(study, tmp_path_factory.mktemp("alone"))
+    assert main(["run", str(study), "--out", str(out), *SMALL]) == 0
+    return Workspace(out, "small")
+
+
+def start(study: Path, out: Path, *arguments: object) -> list[subprocess.Popen]:
+    """`lmscale run` in two processes; each makes the CPU devices that are its share of the mesh."""
+    words = ["-m", "lmscale.cli", "run", study, "--out", out, "--events", *SMALL, *arguments]
+    return launch([str(word) for word in words], 60)
+
+
+def launch(arguments: list[str], timeout: int) -> list[subprocess.Popen]:
+    """Python with these arguments in the two processes of a job."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    variables |= {"LMSCALE_COORDINATOR": f"127.0.0.1:{port}", "LMSCALE_PROCESSES": "2", "LMSCALE_TIMEOUT": str(timeout)}
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=variables | {"LMSCALE_PROCESS": str(process)},
+        )
+        for process in range(2)
+    ]
+
+
+def events(process: subprocess.Popen) -> Iterator[dict]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def ends(processes: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
+    """Their exit statuses and what they said on standard error."""
+    said = [process.communicate(timeout=600)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def compare(found: Workspace, alone: Workspace) -> None:
+    """Held-out losses and final parameters of every run."""
+    wanted = {record["row"]["run_id"]: record for record in alone.records()}
+    records = {record["row"]["run_id"]: record for record in found.records()}
+    assert records.keys() == wanted.keys()
+    for run_id, record in records.items():
+        assert record["row"]["loss_nats"] == pytest.approx(wanted[run_id]["row"]["loss_nats"], rel=1e-5)
+        theirs = restored(alone, run_id, record["steps"], None)
+        ours = restored(found, run_id, record["steps"], theirs)  # on one device, whatever it was saved from
+        for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def restored(workspace: Workspace, run_id: str, step: int, like: Any) -> Any:
+    """The final parameters of a run."""
+    folder = workspace.run(run_id) / "final" / f"{step:09d}" / "state"
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(folder.absolute(), like)
+
+
+def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capfd, monkeypatch):
+    mesh = ["--mesh", "2,2,2"]
+    processes = start(study, out, *mesh, "--checkpoint-seconds", "1e-9")
+    progress = 0
+    for event in events(processes[0]):
+        progress += event["event"] == "progress"
+        if progress == 2:
+            processes[1].send_signal(signal.SIGKILL)
+            break
+    statuses, said = ends(processes)
+    assert statuses == [1, -signal.SIGKILL], said
+    assert said[0].strip().splitlines()[-1].startswith("lmscale: process 1 of 2 died or hangs (silent for 10 s)")
+    trunk = Checkpoints(next((out / "small" / "trajectories").iterdir()) / "checkpoints")
+    assert max(trunk.steps()) >= 4
+    monkeypatch.delenv("XLA_FLAGS")  # so that each of its processes makes four devices
+    assert main(["sweep", str(study), "--out", str(out), "--processes", "2", *SMALL, *mesh]) == 0, capfd.readouterr()
+    found = Workspace(out, "small")
+    compare(found, alone)
+    assert {record["row"]["mesh"] for record in found.records()} == {"2,2,2"}
+    curve = (out / "small" / "curves.csv").read_text().splitlines()
+    expected = (alone.root / "curves.csv").read_text().splitlines() if alone.export() else []
+    assert len(curve) == len(expected) > 8  # no line twice, none missing
+
+
+def test_sigterm_to_one_stops_both_and_one_process_goes_on(study, out, alone):
+    processes = start(study, out, "--mesh", "1,1,8")  # the tensor axis runs through both: each holds every row
+    for event in events(processes[0]):
+        if event["event"] == "progress":
+            processes[1].send_signal(signal.SIGTERM)
+            break
+    statuses, said = ends(processes)
+    assert statuses == [130, 130], said
+    assert Workspace(out, "small").records() == []
+    trunk = Checkpoints(next((out / "small" / "trajectories").iterdir()) / "checkpoints")
+    assert len(trunk.steps()) == 1
+    before = time.time()
+    assert main(["run", str(study), "--out", str(out), *SMALL]) == 0
+    assert all(path.stat().st_mtime > before for path in out.glob("small/runs/*/record.json"))
+    compare(Workspace(out, "small"), alone)
+
+
+def test_a_mesh_that_is_not_all_devices(study, out):
+    statuses, said = ends(start(study, out, "--mesh", "1,1,1"))
+    assert statuses == [2, 2], said
+    for text in said:
+        last = text.strip().splitlines()[-1]
+        for word in ("mesh: '1,1,1'", "1 of the 2 devices", "2 processes", "such as 2,1,1"):
+            assert word in last
+
+
+def test_half_set_variables_and_a_silent_coordinator_end_the_command(study, out, monkeypatch, capsys):
+    monkeypatch.setenv("LMSCALE_PROCESSES", "2")
+    assert main(["run", str(study), "--out", str(out)]) == 2
+    assert "LMSCALE_COORDINATOR: is not set, but LMSCALE_PROCESSES is" in capsys.readouterr().err
+    assert main(["sweep", str(study), "--out", str(out)]) == 2
+    assert "start 'lmscale run' in every process" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("LMSCALE_COORDINATOR", f"127.0.0.1:{port}")
+    monkeypatch.setenv("LMSCALE_PROCESS", "1")
+    monkeypatch.setenv("LMSCALE_TIMEOUT", "1")
+    assert main(["run", str(study), "--out", str(out)]) == 2
+    assert "does not answer" in capsys.readouterr().err
+    monkeypatch.setenv("LMSCALE_PROCESS", "0")
+    assert main(["run", str(study), "--out", str(out)]) == 2
+    assert "1 of 2 processes came" in capsys.readouterr().err
+
+
+TOGETHER = """
+import os, sys, time
+from analysis.errors import InputError
+from lmscale import distributed
+from lmscale.job import find_job
+with distributed.joined(find_job(os.environ)):
+    number = distributed.decide(lambda: int(os.environ["LMSCALE_PROCESS"]))
+    distributed.barrier()
+    stopping, due = distributed.agree(os.environ["LMSCALE_PROCESS"] == "1", distributed.leads())
+    print("together", number, due, flush=True)
+    if os.environ["LMSCALE_PROCESS"] == sys.argv[1]:
+        raise InputError("field: 1 is wrong; give 2")
+    time.sleep(300)
+"""
+
+
+CASES = {  # which process is sent what (None: it raises), what the other says, and its status
+    "killed": (1, signal.SIGKILL, "lmscale: process 1 of 2 died or hangs (silent for 15 s); the others stop", 1),
+    "hangs": (1, signal.SIGSTOP, "lmscale: process 1 of 2 died or hangs (silent for 15 s); the others stop", 1),
+    "first killed": (0, signal.SIGKILL, "lmscale: process 1 of 2 was killed, or aborted by jax because", -6),
+    "first hangs": (0, signal.SIGSTOP, "lmscale: process 0 at 127.0.0.1", 1),
+    "fails": (1, None, "lmscale: process 1 of 2 failed: field: 1 is wrong; give 2", 2),
+    "first fails": (0, None, "lmscale: process 0 of 2 failed: field: 1 is wrong; give 2", 2),
+}
+
+
+def test_whoever_ends_a_job_is_named_by_the_others():
+    pairs = {}  # all cases at once: most of the time is waiting
+    for name, (who, number, _, _) in CASES.items():
+        pairs[name] = launch(["-c", TOGETHER, "-" if number else str(who)], 15)
+    try:
+        for name, (who, number, _, _) in CASES.items():
+            for process in pairs[name]:
+                assert process.stdout is not None
+                assert next(line for line in process.stdout if not line.startswith("[")) == "together 0 True\n", name
+            if number is not None:
+                pairs[name][who].send_signal(number)
+        for name, (who, number, line, status) in CASES.items():
+            other = pairs[name][1 - who]
+            text = other.communicate(timeout=600)[1]
+            assert text.strip().splitlines()[-1].startswith(line), (name, text)
+            assert other.returncode == status, (name, text)
+            if number is None:
+                assert pairs[name][who].communicate(timeout=600)[1] == "lmscale: field: 1 is wrong; give 2\n"
+                assert pairs[name][who].returncode == 2
+    finally:
+        for process in (process for pair in pairs.values() for process in pair):
+            process.kill()
+            process.communicate()
