@@ -56,7 +56,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 def device_bytes(mesh: Mesh) -> float | None:
     """Memory of a device of the mesh, as the device itself says; None where it does not (CPUs)."""
-    stats = mesh.devices.flat[0].memory_stats()
+    stats = mesh.local_devices[0].memory_stats()  # another process's devices do not say
     return float(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
 
 
