@@ -146,7 +146,7 @@ def errors(capsys, *arguments: object) -> str:
         (["--microbatches", "3"], ["mesh", "3 microbatches"]),
         (["--remat", "all"], ["remat", "'all'", "none or layer"]),
         (["--device-memory-bytes", "-1"], ["device_memory_bytes", "-1", "positive"]),
-        (["--device-memory-bytes", "1e5"], ["memory", "takes at least", "100 kB", "would fit", "--sizes"]),
+        (["--device-memory-bytes", "4e5"], ["memory", "takes at least", "400 kB", "would fit", "--sizes"]),
         (["--family", "decoded"], ["family", "'decoded'", "decoder"]),
         (["--recipe.cooldown-fraction", "1.5"], ["recipe.cooldown_fraction", "1.5"]),
         (["--recipe.learning-rate.value", "nan"], ["recipe.learning_rate.value", "nan"]),
