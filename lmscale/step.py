@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -100,13 +101,17 @@ class Step:
             out_shardings=self.state_shardings,
         )
         self.batch_sequences = h.batch_sequences
-        self.rows = local_rows(self.tokens_sharding, h.batch_sequences)
         self.rows_sharding = sharding(mesh, "batch", None)
         self.score = jax.jit(
             self._window_losses,
             in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
             out_shardings=replicated,  # each process reads them all
         )
+
+    @cached_property
+    def rows(self) -> slice:
+        """The rows of a batch that this process feeds in."""
+        return local_rows(self.tokens_sharding, self.batch_sequences)
 
     def init(self, seed: int = 0) -> State:
         """The initial state of one model, made on the mesh. Depends on the seed alone, not on the mesh."""
