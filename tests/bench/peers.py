@@ -145,7 +145,7 @@ def nanodo(size: Size, path: str) -> Train:
 
 def torch_train(model: Any, optimizer: Any) -> Train:
     """nanoGPT's inner loop: forward, backward, clip, step, zero_grad. `model(inputs, targets)` gives (logits, loss)."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     def train(batches: np.ndarray) -> float:
         losses = []
@@ -164,7 +164,7 @@ def torch_train(model: Any, optimizer: Any) -> Train:
 def nanogpt(size: Size, path: str, *, compiled: bool = False) -> Train:
     """nanoGPT, eager, as its train.py configures it with bias = False and dropout = 0."""
     sys.path.insert(0, path)
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     gpt = importlib.import_module("model")
@@ -189,8 +189,8 @@ def nanogpt_compiled(size: Size, path: str) -> Train:
 
 def plain_torch(size: Size, path: str) -> Train:
     """A pre-norm transformer of PyTorch's own layers, for machines without the peers' sources."""
-    import torch
-    from torch import nn
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
 
@@ -246,7 +246,7 @@ def main() -> None:
 
         keep_memory()
     if "torch" in name or "gpt" in name:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         torch.set_num_threads(threads)
     train, position = TRAINERS[name](size, path), 0
