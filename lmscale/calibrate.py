@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -93,6 +93,8 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
 def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) -> Estimate:
     """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
     study, mesh = assembly.study, make_mesh(assembly.study.mesh)
+    windows = [len(s.windows.tokens) for s in (assembly.headline, *assembly.extra_sets)]
+    sets = sum(windows) / windows[0]  # all of them, in headlines
     measured: dict[tuple, Cost] = {}
     costs = {}
     for trajectory in assembly.plan:
@@ -100,7 +102,8 @@ def estimate_plan(assembly: Assembly, workers: int, say: Callable[[str], None]) 
         if key not in measured:
             say(f"timing {trajectory.shape} ({trajectory.shape.params:,} params)")
             step = Step(trajectory, mesh, microbatches=study.microbatches, steps_per_dispatch=study.steps_per_dispatch)
-            measured[key] = calibrate(trajectory, step, assembly.held_out)
+            found = calibrate(trajectory, step, assembly.held_out)
+            measured[key] = replace(found, evaluation_seconds=found.evaluation_seconds * sets)
         costs[trajectory.id] = measured[key]
     busy = [START_SECONDS] * workers
     for trajectory in largest_first(assembly.plan):  # each worker takes the largest that is left

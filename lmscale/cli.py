@@ -15,6 +15,7 @@ from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
     from lmscale.calibrate import Estimate
+    from lmscale.config import Study
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,6 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
         if name in ("plan", "sweep"):
             text = "processes to train in (default: one a core on a CPU, else one)"
             command.add_argument("--workers", metavar="K", help=text)
+        if name in ("sweep", "run"):
+            text = "trace the calls that hold these steps of every trajectory, such as 20:23, with jax's profiler"
+            command.add_argument("--profile", metavar="FIRST:LAST", help=text)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
         if name == "plan":
@@ -95,6 +99,8 @@ def _study(args: argparse.Namespace, *, training: bool = True) -> Assembly:
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
+    if args.command != "plan":
+        _check_logs(study)
     if training:
         _before_jax(study.mesh.devices)
     _need("jax", "flax", "optax", "orbax", "rich", "seqio")
@@ -121,6 +127,27 @@ def _workers(text: str | None) -> int | None:
     if not text.isdigit() or not 1 <= int(text) <= 1024:
         raise InputError(f"workers: {text!r} must be a whole number from 1 to 1024")
     return int(text)
+
+
+def _steps(text: str | None) -> range | None:
+    """Steps FIRST:LAST, both meant, counted from 1."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 20:23")
+    return range(int(first), int(last) + 1)
+
+
+def _check_logs(study: Study) -> None:
+    """Raises InputError, before anything is trained, where the package of a log is missing."""
+    import importlib.util
+
+    for log in study.telemetry:
+        if importlib.util.find_spec(log) is None:
+            raise InputError(
+                f"telemetry: {log!r} needs its package; pip install 'lmscale[{log}]', or pass --telemetry none"
+            )
 
 
 def _need(*modules: str) -> None:
@@ -167,30 +194,31 @@ def _estimate(assembly: Assembly, workers: int) -> Estimate:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    from lmscale.data.prepare import ensure_prepared
-    from lmscale.data.shards import open_shards
+    from lmscale.assemble import open_texts
     from lmscale.records import Workspace
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
     _need("seqio")
     Workspace(args.out, study.name).create()
-    folder = ensure_prepared(study.corpus, args.out / "shards", echo=print)
-    shards = open_shards(folder)
-    for split in (shards.train, shards.heldout):
-        print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
-    print(folder)
+    for shards in open_texts(study, args.out, print).values():
+        for split in (shards.train, shards.heldout):
+            print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
+        print(shards.folder)
     return 0
 
 
 def sweep(args: argparse.Namespace) -> int:
     workers = _workers(args.workers)
+    _steps(args.profile)
     assembly = _study(args, training=False)
     from lmscale.sweep import sweep as run_sweep
 
-    outcome = run_sweep(assembly, args.out, [args.study, "--out", str(args.out), *args.overrides], workers)
+    profile = ["--profile", args.profile] if args.profile else []
+    outcome = run_sweep(assembly, args.out, [args.study, "--out", str(args.out), *profile, *args.overrides], workers)
+    scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
     print(
-        f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, "
+        f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
         f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
     )
     for failure in outcome.failures:
@@ -204,10 +232,11 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    profile = _steps(args.profile)
     assembly = _study(args)
     from lmscale.worker import work
 
-    if work(assembly, args.out, events=args.events):
+    if work(assembly, args.out, events=args.events, profile=profile):
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return 0

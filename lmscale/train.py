@@ -21,11 +21,13 @@ import numpy as np
 from lmscale import __version__
 from lmscale.checkpoint import Checkpoints
 from lmscale.data.loader import EvaluationSet, Loader
-from lmscale.evaluate import Evaluation, evaluate
+from lmscale.evaluate import Evaluation, NamedSet, evaluate, score_rows
 from lmscale.optim import learning_rates
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Curve, Workspace, write_json
+from lmscale.scores import score
 from lmscale.step import State, Step
+from lmscale.telemetry import Call, Telemetry
 from lmscale.typed import check
 
 
@@ -50,6 +52,7 @@ class Progress:
     steps: int  # trained in this call
     train_loss_nats: float
     tokens_per_second: float
+    share_of_peak: float
 
 
 @dataclass(kw_only=True)
@@ -67,8 +70,18 @@ class Training:
     done: Callable[[Run, dict], None]  # a run has its record
     stop: Callable[[], bool]
     say: Callable[[str], None]
+    extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
+    logs: tuple[str, ...] = ()  # the study's `telemetry`
+    profile: range | None = None  # steps to trace
     step_seconds: list[float] = field(default_factory=list)  # of each call of the compiled program
     ended: float = 0.0  # when the last call was seen to be done
+    telemetry: Telemetry = field(init=False)
+
+    def __post_init__(self) -> None:
+        devices = list(self.step.mesh.devices.flat)
+        self.telemetry = Telemetry(
+            self.trajectory, devices, str(self.step.dtype), self.workspace, self.logs, self.profile, self.say
+        )
 
 
 def train(t: Training) -> None:
@@ -127,7 +140,8 @@ def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) ->
     curve = Curve(folder / "curve.jsonl")
     curve.truncate(start if start > run.branch_step else -1)
     state = advance(t, run, state, start, run.steps, own, curve, decay=True)
-    result = evaluate(t.step.window_losses, state.params, t.held_out, t.step.row_devices)
+    with t.telemetry.clock.waiting():
+        result = evaluate(t.step.window_losses, state.params, t.held_out, t.step.row_devices)
     if not math.isfinite(result.loss_nats):
         raise Diverged(f"held-out loss {result.loss_nats} after step {run.steps}", [run])
     final = Checkpoints(folder / "final", t.say)
@@ -135,6 +149,9 @@ def finish(t: Training, run: Run, own: Checkpoints, start: int, state: State) ->
     final.save(run.steps, {"params": state.params}, keep=True)
     made = record(t, run, result)
     write_json(folder / "record.json", made)
+    t.telemetry.evaluated(run, t.trajectory.text.headline, result)
+    score(t, run, state.params, t.extra_sets)
+    t.telemetry.finished(run)
     own.remove()
     t.done(run, made["row"])
 
@@ -157,11 +174,15 @@ def advance(
         rates = learning_rates(h, step, end, steps=length, branch_step=run.branch_step)
         windows = np.stack([t.loader.windows(s) for s in range(step, end)])
         count = end - step
-        rates = np.pad(rates, (0, t.step.steps_per_dispatch - count))
-        state, metrics = t.step.advance(state, t.step.put(windows), rates, np.int32(count))
+        if waiting is not None and t.telemetry.profiler.covers(step, end):
+            _account(t, run, curve, waiting)  # nothing else is in flight while a call is traced
+            waiting = None
+        inputs = (state, t.step.put(windows), np.pad(rates, (0, t.step.steps_per_dispatch - count)), np.int32(count))
+        state, metrics = t.telemetry.call(t.step.advance, step, end, *inputs)
         if waiting is not None:
             _account(t, run, curve, waiting)
-        waiting = _Call(end, count, "cooldown" if decay else "trunk", metrics)
+        phase = "cooldown" if decay else "trunk"
+        waiting = _Call(end, count, phase, metrics, float(rates[-1]), t.telemetry.dispatched)
         step = end
         stopping = t.stop()
         if step < stop and (stopping or time.monotonic() - saved_at > t.checkpoint_seconds):
@@ -185,12 +206,15 @@ class _Call:
     count: int
     phase: str
     metrics: Any
-    dispatched: float = field(default_factory=time.monotonic)
+    learning_rate: float  # of its last step
+    dispatched: float  # time.monotonic()
 
 
 def _account(t: Training, run: Run, curve: Curve, call: _Call) -> None:
     """Waits for a call, appends its line to the curve and reports. Raises Diverged on a loss that is not finite."""
-    losses = np.asarray(call.metrics.loss_nats)[: call.count].astype(np.float64)
+    with t.telemetry.clock.waiting():
+        losses = np.asarray(call.metrics.loss_nats)[: call.count].astype(np.float64)
+    t.telemetry.clock.seen()
     norms = np.asarray(call.metrics.grad_norm)[: call.count].astype(np.float64)
     if not np.isfinite(losses).all() or not np.isfinite(norms).all():
         first = call.step - call.count + int(np.argmin(np.isfinite(losses) & np.isfinite(norms)))
@@ -200,22 +224,30 @@ def _account(t: Training, run: Run, curve: Curve, call: _Call) -> None:
     seconds = (now - max(call.dispatched, t.ended)) / call.count
     t.ended = now
     t.step_seconds.append(seconds)
-    h = t.trajectory.hyperparameters
-    curve.append(
-        {
-            "step": call.step,
-            "tokens": call.step * h.batch_tokens,
-            "train_loss_nats": float(losses.mean()),
-            "grad_norm": float(norms.mean()),
-        }
+    loss, norm = float(losses.mean()), float(norms.mean())
+    tokens = call.step * t.trajectory.hyperparameters.batch_tokens
+    new = curve.append({"step": call.step, "tokens": tokens, "train_loss_nats": loss, "grad_norm": norm})
+    speed = t.telemetry.account(
+        Call(
+            run=run,
+            phase=call.phase,
+            first=call.step - call.count + 1,
+            step=call.step,
+            seconds=seconds,
+            loss_nats=loss,
+            grad_norm=norm,
+            learning_rate=call.learning_rate,
+        ),
+        new=new,
     )
     t.report(
         Progress(
             run=run,
             phase=call.phase,
             steps=call.count,
-            train_loss_nats=float(losses.mean()),
-            tokens_per_second=h.batch_tokens / seconds,
+            train_loss_nats=loss,
+            tokens_per_second=speed.tokens_per_second,
+            share_of_peak=speed.share_of_peak,
         )
     )
 
@@ -264,7 +296,8 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
     }
     return {
         "row": row,
-        "scores": [],
+        "scores": score_rows(run.id, text.headline, text.eval_set, result) if result else [],
+        "telemetry": t.telemetry.record(t.step_seconds),
         "steps": run.steps,
         "branch_step": run.branch_step,
         "identity": trajectory.identity,

@@ -19,15 +19,17 @@ from lmscale.assemble import Assembly
 from lmscale.mesh import make_mesh
 from lmscale.plan import Trajectory, largest_first
 from lmscale.progress import done_line
-from lmscale.records import Workspace, write_json
+from lmscale.records import Workspace, unscored, write_json
+from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Diverged, Interrupted, Progress, Training, record, train
 
 
-def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
+def work(assembly: Assembly, out: Path, *, events: bool, profile: range | None = None) -> bool:
     """Trains what is left of the plan; True if it was asked to stop. Raises InputError for an impossible mesh.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
+    Of every trajectory, the calls that hold a step of `profile` are traced.
     """
     study = assembly.study
     mesh = make_mesh(study.mesh)
@@ -40,7 +42,8 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
             return True
         with _lock(workspace.trajectory(trajectory.id)) as owned:
             pending = [run for run in trajectory.runs if workspace.record(run.id) is None]
-            if not owned or not pending:
+            late = [r for r in trajectory.runs if unscored(workspace, r.id, assembly.extra_sets)]
+            if not owned or not (pending or late):
                 continue
             training = Training(
                 trajectory=trajectory,
@@ -56,13 +59,20 @@ def work(assembly: Assembly, out: Path, *, events: bool) -> bool:
                 done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
                 stop=lambda: stop.requested,
                 say=lambda line: tell({"event": "say", "line": line}),
+                extra_sets=assembly.extra_sets,
+                logs=study.telemetry,
+                profile=profile if pending else None,
             )
             try:
                 for error in _divergences(training):
                     line = f"{trajectory.id}: diverged, {error}; {len(error.lost)} runs are left out of fits"
                     tell({"event": "diverged", "runs": len(error.lost), "line": line})
+                if late:
+                    tell({"event": "scored", "runs": score_finished(training)})
             except Interrupted:
                 return True
+            finally:
+                training.telemetry.close()
     return False
 
 
@@ -75,6 +85,7 @@ def _progress(trajectory: Trajectory, p: Progress) -> dict:
         "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
         "loss_nats": p.train_loss_nats,
         "tokens_per_second": p.tokens_per_second,
+        "share_of_peak": p.share_of_peak,
     }
 
 
