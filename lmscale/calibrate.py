@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -103,6 +103,8 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
     if memory is None:
         memory = study_memory(study, workers=workers, accelerator=True, device_bytes=device_bytes(mesh))
+    windows = [len(s.windows.tokens) for s in (assembly.headline, *assembly.extra_sets)]
+    sets = sum(windows) / windows[0]  # all of them, in headlines
     measured: dict[tuple, Cost] = {}
     costs = {}
     for stack in sorted(stacks, key=lambda stack: stack.members[0].shape.params):
@@ -119,7 +121,8 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
                 remat=placement.remat,
                 replicas=stack.width,
             )
-            measured[key] = calibrate(trajectory, step, assembly.held_out)
+            found = calibrate(trajectory, step, assembly.held_out)
+            measured[key] = replace(found, evaluation_seconds=found.evaluation_seconds * sets)
         costs |= {member.id: measured[key] for member in stack.members}
     busy = [START_SECONDS] * workers
     for stack in stacks:  # each worker takes the largest that is left

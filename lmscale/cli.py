@@ -81,6 +81,9 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "run":
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
+        if name in ("sweep", "run"):
+            text = "trace the calls that hold these steps of every trajectory, such as 20:23, with jax's profiler"
+            command.add_argument("--profile", metavar="FIRST:LAST", help=text)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
         if name == "plan":
@@ -103,6 +106,8 @@ def _load(args: argparse.Namespace) -> Study:
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
+    if args.command != "plan":
+        _check_logs(study)
     _need("jax", "flax", "optax", "orbax", "rich", "seqio")
     return study
 
@@ -131,6 +136,27 @@ def _count(name: str, text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise InputError(f"{name}: {text!r} must be a whole number from 1 to 1024")
     return int(text)
+
+
+def _steps(text: str | None) -> range | None:
+    """Steps FIRST:LAST, both meant, counted from 1."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 20:23")
+    return range(int(first), int(last) + 1)
+
+
+def _check_logs(study: Study) -> None:
+    """Raises InputError, before anything is trained, where the package of a log is missing."""
+    import importlib.util
+
+    for log in study.telemetry:
+        if importlib.util.find_spec(log) is None:
+            raise InputError(
+                f"telemetry: {log!r} needs its package; pip install 'lmscale[{log}]', or pass --telemetry none"
+            )
 
 
 def _need(*modules: str) -> None:
@@ -184,24 +210,23 @@ def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estima
 
 
 def prepare(args: argparse.Namespace) -> int:
-    from lmscale.data.prepare import ensure_prepared
-    from lmscale.data.shards import open_shards
+    from lmscale.assemble import open_texts
     from lmscale.records import Workspace
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
     _need("seqio")
     Workspace(args.out, study.name).create()
-    folder = ensure_prepared(study.corpus, args.out / "shards", echo=print)
-    shards = open_shards(folder)
-    for split in (shards.train, shards.heldout):
-        print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
-    print(folder)
+    for shards in open_texts(study, args.out, print).values():
+        for split in (shards.train, shards.heldout):
+            print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
+        print(shards.folder)
     return 0
 
 
 def sweep(args: argparse.Namespace) -> int:
     workers, processes = _workers(args.workers), _count("processes", args.processes)
+    _steps(args.profile)
     from lmscale.job import PROCESSES
 
     if os.environ.get(PROCESSES, "1") != "1":
@@ -211,9 +236,12 @@ def sweep(args: argparse.Namespace) -> int:
     assembly = _assemble(_load(args), args.out)
     from lmscale.sweep import sweep as run_sweep
 
-    outcome = run_sweep(assembly, args.out, [args.study, "--out", str(args.out), *args.overrides], workers, processes)
+    profile = ["--profile", args.profile] if args.profile else []
+    told = [args.study, "--out", str(args.out), *profile, *args.overrides]
+    outcome = run_sweep(assembly, args.out, told, workers, processes)
+    scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
     print(
-        f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, "
+        f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
         f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
     )
     for failure in outcome.failures:
@@ -227,7 +255,7 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    study, workers = _load(args), _workers(args.workers) or 1
+    study, workers, profile = _load(args), _workers(args.workers) or 1, _steps(args.profile)
     from lmscale.allocator import keep_memory
 
     keep_memory()
@@ -247,7 +275,7 @@ def run(args: argparse.Namespace) -> int:
         from lmscale.worker import work
 
         try:
-            stopped = work(assembly, args.out, events=args.events, workers=workers)
+            stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile)
         except OutOfMemory as error:
             print(f"lmscale: {error}", file=sys.stderr)
             return OUT_OF_MEMORY

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, Self
 from lmscale.typed import check, normalise
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME_RULE = "must be lower-case letters, digits, '.', '_' or '-' (at most 64), starting with a letter or digit"
 
 Family = Literal["decoder"]
 Objective = Literal["causal"]
@@ -21,6 +22,8 @@ Schedule = Literal["wsd", "cosine"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "layer"]  # what is computed again in the backward pass instead of being kept
 RematChoice = Literal["auto", "none", "layer"]
+Log = Literal["tensorboard", "wandb"]
+OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,39 @@ class Corpus:
     def name(self) -> str:
         """The corpus in tables and folder names."""
         return "files" if self.files else self.task
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSet:
+    """A further text that every run is scored on: the held-out documents of another corpus.
+
+    The hash that chooses them depends on a document's content alone. With the training corpus's share `heldout` (the
+    default), a document that both corpora hold is therefore never one that was trained on.
+    """
+
+    WORDS: ClassVar[str] = "a set such as books=books/*.txt (a name and its files)"
+
+    name: str
+    corpus: Corpus
+    tokens: int = 131_072  # held-out tokens scored; a smaller text is used whole
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """NAME=FILES. Raises ValueError if the text is not that."""
+        name, equals, files = text.partition("=")
+        if not (equals and files):
+            raise ValueError
+        return cls(name=name, corpus=Corpus(files=(files,)))
+
+    def __post_init__(self) -> None:
+        normalise(self, "eval_sets.")
+        check(NAME.fullmatch(self.name) is not None, "eval_sets.name", self.name, NAME_RULE)
+        check(
+            self.name != OWN_SET,
+            "eval_sets.name",
+            self.name,
+            "is that of the study's own held-out text; choose another",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +271,8 @@ class Study:
     corpus: Corpus = field(default_factory=Corpus)
     recipe: Recipe = field(default_factory=Recipe)
     eval_tokens: int = 131_072  # held-out tokens scored after each run, the same for every run
+    eval_sets: tuple[EvalSet, ...] = ()  # further texts to score, also of runs that are done
+    headline: str = OWN_SET  # the set whose loss is `loss_nats` of runs.csv; it alone is part of a run's identity
     mesh: MeshConfig = field(default_factory=MeshConfig)
     microbatches: int | None = None  # parts of the batch whose gradients are accumulated; none: as memory asks
     remat: RematChoice = "auto"  # layers computed again in the backward pass: auto where memory asks for it
@@ -244,15 +282,11 @@ class Study:
     # CPU one at a time (lmscale.replicas)
     replicas: int | None = None
     checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work
+    telemetry: tuple[Log, ...] = ("tensorboard",)  # where the numbers of each call go beside the curves
 
     def __post_init__(self) -> None:
         normalise(self)
-        check(
-            NAME.fullmatch(self.name) is not None,
-            "name",
-            self.name,
-            "must be lower-case letters, digits, '.', '_' or '-' (at most 64), starting with a letter or digit",
-        )
+        check(NAME.fullmatch(self.name) is not None, "name", self.name, NAME_RULE)
         check(len(self.sizes) > 0, "sizes", self.sizes, "must name at least one size, such as 64x2")
         check(len(self.tokens) > 0, "tokens", self.tokens, "must name at least one token count, such as 1e6")
         check(all(t > 0 for t in self.tokens), "tokens", self.tokens, "must all be positive")
@@ -271,6 +305,22 @@ class Study:
             self.eval_tokens,
             f"must hold at least 16 sequences of {self.recipe.sequence} tokens",
         )
+        names = [s.name for s in self.eval_sets]
+        check(len(set(names)) == len(names), "eval_sets", names, "must not name a set twice")
+        for each in self.eval_sets:
+            check(
+                each.tokens >= 16 * self.recipe.sequence,
+                f"eval_sets.{each.name}.tokens",
+                each.tokens,
+                f"must hold at least 16 sequences of {self.recipe.sequence} tokens",
+            )
+        check(
+            self.headline in (OWN_SET, *names),
+            "headline",
+            self.headline,
+            f"is no evaluation set of the study; name one of {', '.join((OWN_SET, *names))}",
+        )
+        check(len(set(self.telemetry)) == len(self.telemetry), "telemetry", self.telemetry, "must not name one twice")
         check(
             self.microbatches is None or self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1"
         )

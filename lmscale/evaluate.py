@@ -25,6 +25,33 @@ class Evaluation:
     bits_per_byte: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedSet:
+    """One evaluation set of a study."""
+
+    name: str
+    label: str  # name, tokens and digest of its content: tells one state of its text from another
+    windows: EvaluationSet
+
+    @property
+    def file_name(self) -> str:
+        """Of a run's scores on this set."""
+        return f"{self.name}-{self.windows.digest[:8]}.json"
+
+
+def score_rows(run_id: str, name: str, label: str, result: Evaluation) -> list[dict]:
+    """The rows of scores.csv for one run on one set. Bits per byte are the loss in another unit, so is their error."""
+    bits = result.bits_per_byte / result.loss_nats
+    values = {
+        "loss_nats": (result.loss_nats, result.loss_stderr),
+        "bits_per_byte": (result.bits_per_byte, result.loss_stderr * bits),
+    }
+    return [
+        {"run_id": run_id, "task": name, "metric": metric, "value": value, "stderr": stderr, "eval_set": label}
+        for metric, (value, stderr) in values.items()
+    ]
+
+
 def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, bytes_scored: int) -> Evaluation:
     """Evaluation from per-window sums.
 

@@ -18,10 +18,12 @@ from lmscale import distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import Origin
 from lmscale.data.loader import EvaluationSet, Loader
+from lmscale.evaluate import NamedSet
 from lmscale.optim import learning_rates
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Curve, Workspace, write_json
 from lmscale.step import State, Step
+from lmscale.telemetry import Telemetry
 from lmscale.typed import check
 
 
@@ -34,6 +36,7 @@ class Progress:
     steps: int  # trained in this call
     train_loss_nats: float
     tokens_per_second: float  # of all the models trained together
+    share_of_peak: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,17 @@ class Training:
     start: Start | None = None
     replicas: int = 0  # trained together in the last call
     step_seconds: list[float] = field(default_factory=list)  # of each call: wall time of a step, shared out to replicas
+    extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
+    logs: tuple[str, ...] = ()  # the study's `telemetry`
+    profile: range | None = None  # steps to trace
+    telemetry: Telemetry = field(init=False)
+
+    def __post_init__(self) -> None:
+        logs, profile = (self.logs, self.profile) if distributed.leads() else ((), None)
+        devices = list(self.step.mesh.devices.flat)
+        self.telemetry = Telemetry(
+            self.trajectory, devices, str(self.step.dtype), self.workspace, logs, profile, self.say
+        )
 
 
 @dataclass(kw_only=True)

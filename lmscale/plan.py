@@ -31,7 +31,8 @@ class Text:
     train_tokens: int  # in whole sequences
     bytes_per_token: float
     digest: str  # of the training tokens, the vocabulary and the evaluation set
-    eval_set: str
+    eval_set: str  # the headline set, its tokens and digest: the column of runs.csv
+    headline: str  # its name; the digest holds its content, so the name is no part of the identity
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmscale.assemble import Assembly
+from lmscale.config import OWN_SET
 from lmscale.layout import place
 from lmscale.memory import Memory, in_words
 
@@ -37,6 +38,8 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
         f"{total['runs']} runs in {total['trajectories']} trajectories, {total['flops']:.2e} FLOPs "
         f"({1 - total['flops'] / total['flops_unbranched']:.0%} less than one by one: cooldowns branch off trunks)"
     )
+    for name, tokens, headline in eval_sets(assembly):
+        lines.append(f"evaluated on {name}: {tokens:,} tokens{' (the headline: loss_nats of runs.csv)' * headline}")
     cells = len(study.sizes) * len(study.tokens) * len(study.seeds) * len(study.rate_multipliers)
     left_out = cells - total["runs"]
     if left_out:
@@ -86,12 +89,19 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
     return {
         "study": assembly.study.name,
         "totals": totals(assembly),
+        "eval_sets": [{"name": n, "tokens": tokens, "headline": h} for n, tokens, h in eval_sets(assembly)],
         "seconds": None if estimate is None else estimate.seconds,
         "workers": None if estimate is None else estimate.workers,
         "device_memory_bytes": None if memory is None else memory.device_bytes,
         "warnings": warnings(assembly),
         "runs": runs,
     }
+
+
+def eval_sets(assembly: Assembly) -> list[tuple[str, int, bool]]:
+    """Name, tokens scored, and whether it is the headline, of each evaluation set; the headline first."""
+    extra = [(s.name, s.windows.tokens_scored, False) for s in assembly.extra_sets]
+    return [(assembly.headline.name, assembly.held_out.tokens_scored, True), *extra]
 
 
 def totals(assembly: Assembly) -> dict:
@@ -122,6 +132,11 @@ def warnings(assembly: Assembly) -> list[str]:
     unique = assembly.plan[0].text.train_tokens
     if asked > unique:
         found.append(f"the longest run repeats its text {asked / unique:.1f} times ({unique:,} unique tokens)")
-    if assembly.held_out.tokens_scored < assembly.study.eval_tokens * 0.9:
-        found.append(f"the held-out text has {assembly.held_out.tokens_scored:,} tokens, fewer than eval_tokens asks")
+    study = assembly.study
+    asked_of = {OWN_SET: study.eval_tokens, **{s.name: s.tokens for s in study.eval_sets}}
+    for name, tokens, _ in eval_sets(assembly):
+        if tokens < asked_of[name] * 0.9:
+            whose = "eval_tokens asks" if name == OWN_SET else f"the {asked_of[name]:,} asked of it"
+            text = "the held-out text" if name == OWN_SET else f"evaluation set {name!r}"
+            found.append(f"{text} has {tokens:,} tokens, fewer than {whose}")
     return found

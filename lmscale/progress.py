@@ -25,7 +25,16 @@ class Display(Protocol):
         """A line that stays."""
         ...
 
-    def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+    def update(
+        self,
+        *,
+        worker: int,
+        label: str,
+        flops: float,
+        loss_nats: float,
+        tokens_per_second: float,
+        share_of_peak: float,
+    ) -> None:
         """What a worker does; `flops` are those of the whole sweep so far."""
         ...
 
@@ -58,9 +67,18 @@ class Bars:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
 
-    def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+    def update(
+        self,
+        *,
+        worker: int,
+        label: str,
+        flops: float,
+        loss_nats: float,
+        tokens_per_second: float,
+        share_of_peak: float,
+    ) -> None:
         self.whole.update(self.task, completed=flops)
-        text = f"worker {worker}  {label}  loss {loss_nats:.3f}  {tokens_per_second:,.0f} tokens/s"
+        text = f"worker {worker}  {label}  loss {loss_nats:.3f}  {speed_words(tokens_per_second, share_of_peak)}"
         self.each.update(self.lines[worker], description=text)
 
 
@@ -69,7 +87,8 @@ class Lines:
 
     def __init__(self, total_flops: float):
         self.total = total_flops
-        self.began = self.printed = time.monotonic()
+        self.pace = Pace(total_flops)
+        self.printed = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -80,16 +99,48 @@ class Lines:
     def say(self, line: str) -> None:
         print(line, flush=True)
 
-    def update(self, *, worker: int, label: str, flops: float, loss_nats: float, tokens_per_second: float) -> None:
+    def update(
+        self,
+        *,
+        worker: int,
+        label: str,
+        flops: float,
+        loss_nats: float,
+        tokens_per_second: float,
+        share_of_peak: float,
+    ) -> None:
         now = time.monotonic()
+        left = self.pace.left(worker, flops, now)
         if now - self.printed < LINE_SECONDS:
             return
         self.printed = now
-        left = (self.total / flops - 1) * (now - self.began)
-        self.say(
-            f"{flops / self.total:4.0%}  {label}  loss {loss_nats:.3f}  {tokens_per_second:,.0f} tokens/s  "
-            f"about {left / 60:.1f} min left"
-        )
+        words = "" if left is None else f"  about {left / 60:.1f} min left"
+        speed = speed_words(tokens_per_second, share_of_peak)
+        self.say(f"{flops / self.total:4.0%}  {label}  loss {loss_nats:.3f}  {speed}{words}")
+
+
+class Pace:
+    """The time left, from the pace since every worker was seen to train: what it did before was starting and compiling,
+    and says nothing of the rest.
+    """
+
+    def __init__(self, total_flops: float):
+        self.total = total_flops
+        self.seen: set[int] = set()
+        self.since = (0.0, 0.0)  # when the last worker was first seen, and the FLOPs there were then
+
+    def left(self, worker: int, flops: float, now: float) -> float | None:
+        """Seconds left at `now` (seconds), when the sweep has `flops`; None while there is no telling."""
+        if worker not in self.seen:
+            self.seen.add(worker)
+            self.since = (now, flops)
+        began, before = self.since
+        return None if flops <= before else (self.total - flops) * (now - began) / (flops - before)
+
+
+def speed_words(tokens_per_second: float, share_of_peak: float) -> str:
+    """A speed for a person."""
+    return f"{tokens_per_second:,.0f} tokens/s ({share_of_peak:.0%} of peak)"
 
 
 def done_line(row: dict) -> str:

@@ -2,6 +2,7 @@
 
     <out>/<study>/runs/<run_id>/record.json         immutable, written once the run is finished
     <out>/<study>/runs/<run_id>/curve.jsonl         its cooldown, a line a dispatch
+    <out>/<study>/runs/<run_id>/scores/*.json       an evaluation set beside the headline, whenever it was added
     <out>/<study>/trajectories/<id>/trunk.jsonl     the trunk that its runs share
 
 Tables are exports: `export` rebuilds them from these files at any time.
@@ -16,8 +17,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
+
+if TYPE_CHECKING:
+    from lmscale.evaluate import NamedSet
 
 # fmt: off
 RUN_COLUMNS = (
@@ -30,7 +35,9 @@ RUN_COLUMNS = (
 # fmt: on
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on text not seen before
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
-SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr")
+# eval_set tells apart two states of a set whose name stayed
+SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr", "eval_set")
+SCORES = "scores"  # the folder of a run's scores, a file an evaluation set
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -64,15 +71,19 @@ class Curve:
         self.path = path
         self.last_step: int | None = None
 
-    def append(self, row: Mapping) -> None:
-        """Adds a line, unless the curve already reaches its step (a trunk walked again for a run added later)."""
+    def append(self, row: Mapping) -> bool:
+        """Adds a line, unless the curve already reaches its step (a trunk walked again for a run added later).
+
+        Returns whether it did.
+        """
         if self.last_step is None:
             self.last_step = max((r["step"] for r in self.read()), default=-1)
         if row["step"] <= self.last_step:
-            return
+            return False
         self.last_step = row["step"]
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
+        return True
 
     def read(self) -> list[dict]:
         if not self.path.exists():
@@ -134,6 +145,20 @@ class Workspace:
             print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
             return None
 
+    def scores(self, run_id: str) -> list[dict]:
+        """Rows of scores.csv for the sets scored beside the headline. A file that cannot be read is set aside."""
+        rows = []
+        for path in sorted((self.run(run_id) / SCORES).glob("*.json")):
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))["scores"]
+                if any(set(row) != set(SCORE_COLUMNS) or row["run_id"] != run_id for row in found):
+                    raise ValueError("its rows are no scores of this run")
+                rows += found
+            except (ValueError, KeyError, TypeError) as error:
+                os.replace(path, path.with_suffix(".corrupt"))
+                print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, sweep again to score it")
+        return rows
+
     def records(self) -> list[dict]:
         """All readable records, in the order of their compute."""
         folders = sorted((self.root / "runs").iterdir()) if (self.root / "runs").is_dir() else []
@@ -146,7 +171,7 @@ class Workspace:
         rows = [record["row"] for record in records]
         write_atomic(self.root / "runs.csv", to_csv(RUN_COLUMNS, rows))
         write_atomic(self.root / "curves.csv", to_csv(CURVE_COLUMNS, self._curve_rows(records)))
-        scores = [score for record in records for score in record["scores"]]
+        scores = [row for record in records for row in record["scores"] + self.scores(record["row"]["run_id"])]
         write_atomic(self.root / "scores.csv", to_csv(SCORE_COLUMNS, scores))
         return len(rows)
 
@@ -167,6 +192,14 @@ class Workspace:
                     "decayed": last,
                     "train_loss_nats": point["train_loss_nats"],
                 }
+
+
+def unscored(workspace: Workspace, run_id: str, sets: Iterable[NamedSet]) -> list[NamedSet]:
+    """The sets on which a run that finished has no scores; none for a run that diverged or has no record."""
+    folder = workspace.run(run_id) / SCORES
+    missing = [s for s in sets if not (folder / s.file_name).exists()]
+    record = workspace.record(run_id) if missing else None
+    return missing if record is not None and record["row"]["status"] == "done" else []
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -203,6 +203,13 @@ def _stacked(one: NamedSharding) -> NamedSharding:
     return NamedSharding(one.mesh, PartitionSpec(None, *one.spec))
 
 
+Call = Callable[..., tuple[State, Metrics]]  # of a compiled program and its inputs
+
+
+def _plainly(program: Callable, *inputs: Any) -> tuple[State, Metrics]:
+    return program(*inputs)
+
+
 class Together:
     """One or several models of a shape, trained step by step together.
 
@@ -215,19 +222,22 @@ class Together:
         self.filling = step.replicas - self.count if self.count > 1 else 0
         self.state = states[0] if self.count == 1 else step.stack([*states, *[states[-1]] * self.filling])
 
-    def advance(self, windows: Sequence[np.ndarray], rates: Sequence[np.ndarray], count: int) -> Metrics:
+    def advance(
+        self, windows: Sequence[np.ndarray], rates: Sequence[np.ndarray], count: int, call: Call = _plainly
+    ) -> Metrics:
         """`count` (at most K) steps of each: for each model windows [count, B, S+1] and rates [count].
 
-        Returns the metrics, [K], or [R, K] with those of model r in row r.
+        Returns the metrics, [K], or [R, K] with those of model r in row r. `call` calls the compiled program.
         """
         last = (0, self.step.steps_per_dispatch - count)
         if self.count == 1:
             batch, factors = self.step.put(windows[0]), np.pad(rates[0], last)
-            self.state, metrics = self.step.advance(self.state, batch, factors, np.int32(count))
+            self.state, metrics = call(self.step.advance, self.state, batch, factors, np.int32(count))
         else:
             every = [*range(self.count), *[self.count - 1] * self.filling]
             batches, factors = np.stack([windows[r] for r in every]), np.stack([np.pad(rates[r], last) for r in every])
-            self.state, metrics = self.step.advance_stack(self.state, self.step.put(batches), factors, np.int32(count))
+            inputs = self.state, self.step.put(batches), factors, np.int32(count)
+            self.state, metrics = call(self.step.advance_stack, *inputs)
         return metrics
 
     def model(self, r: int) -> State:

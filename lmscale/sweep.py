@@ -17,7 +17,7 @@ from lmscale.layout import place
 from lmscale.memory import study_memory
 from lmscale.plan import cost
 from lmscale.progress import Display, done_line, make_display
-from lmscale.records import Workspace
+from lmscale.records import Workspace, unscored
 from lmscale.replicas import make_stacks
 
 KILLED = {  # how a process ends that Linux, or a library without exceptions, refuses memory
@@ -31,8 +31,9 @@ class Outcome:
     """What a sweep did, counted in runs."""
 
     finished: int = 0
-    skipped: int = 0  # had a record before
-    diverged: int = 0
+    skipped: int = 0  # were finished before
+    diverged: int = 0  # now or before
+    scored: int = 0  # finished before, and now scored on sets added since
     left: int = 0  # still without a record: interrupted, failed, or being trained by another sweep
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)  # a line for each worker that ended badly
@@ -40,17 +41,21 @@ class Outcome:
 
 
 def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int) -> Outcome:
-    """Trains every run of the plan that has no record yet, in workers `lmscale run *arguments` of `processes` each.
+    """Trains every run of the plan that has no record yet, in workers of `processes` each (`lmscale run`). Runs
+    that have one are scored on the evaluation sets that they lack.
 
     Raises InputError if `out` cannot be written, a step cannot fit, or a worker finds its mesh impossible.
     """
     began = time.monotonic()
     workspace = Workspace(out, assembly.study.name)
     workspace.create()
-    pending = [(t, run) for t in assembly.plan for run in t.runs if workspace.record(run.id) is None]
-    outcome = Outcome(skipped=sum(len(t.runs) for t in assembly.plan) - len(pending))
-    if pending:
-        trajectories = {t.id: t for t, _ in pending}
+    grid = [(t, run, workspace.record(run.id)) for t in assembly.plan for run in t.runs]
+    pending = [(t, run) for t, run, record in grid if record is None]
+    late = [(t, run) for t, run, _ in grid if unscored(workspace, run.id, assembly.extra_sets)]
+    before = [record["row"]["status"] for _, _, record in grid if record is not None]
+    outcome = Outcome(skipped=before.count("done"), diverged=before.count("diverged"))
+    if pending or late:
+        trajectories = {t.id: t for t, _ in pending + late}
         stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=has_accelerator())
         count = workers or default_workers(len(stacks), assembly.study.mesh.devices)
         memory = study_memory(assembly.study, workers=count, accelerator=has_accelerator())
@@ -59,7 +64,8 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
         costs = {run.id: cost(t, run) for t, run in pending}
         with make_display(sum(costs.values()), count) as display, _signals() as asked:
             meter = Meter(display, workspace, outcome, costs)
-            display.say(f"{len(pending)} runs to train, {len(trajectories)} trajectories, {count} workers")
+            to_score = f", {len(late)} to score on sets added since" if late else ""
+            display.say(f"{len(pending)} runs to train{to_score}, {len(trajectories)} trajectories, {count} workers")
             told = [*arguments, "--workers", str(count)]
             for event in run_workers(told, count, processes, lambda: len(asked)):
                 meter.take(event)
@@ -95,6 +101,7 @@ class Meter:
                 flops=self.finished + under_way,
                 loss_nats=message["loss_nats"],
                 tokens_per_second=message["tokens_per_second"],
+                share_of_peak=message["share_of_peak"],
             )
         elif message["event"] == "done":
             self.current.pop(message["run"], None)
@@ -102,6 +109,8 @@ class Meter:
             self.outcome.finished += 1
             self.display.say(done_line(message["row"]))
             self.workspace.export()
+        elif message["event"] == "scored":
+            self.outcome.scored += message["runs"]
         else:
             self.outcome.diverged += message.get("runs", 0)
             if "line" in message:

@@ -15,11 +15,13 @@ import numpy as np
 from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import programs
-from lmscale.evaluate import Evaluation, evaluate
+from lmscale.evaluate import Evaluation, evaluate, score_rows
 from lmscale.lanes import Lane, Progress, Start, Training, begin, branch_off, resume_cooldown, resume_trunk
 from lmscale.plan import Run
 from lmscale.records import write_json
+from lmscale.scores import score
 from lmscale.step import Metrics, Together
+from lmscale.telemetry import Call
 
 
 class Interrupted(Exception):
@@ -34,6 +36,7 @@ def train(*replicas: Training) -> None:
     """
     for t in replicas:
         distributed.decide(partial(begin, t))
+        t.telemetry.clock = replicas[0].telemetry.clock  # they wait, and are waited for, together
     for runs in zip(*(sorted(t.trajectory.runs, key=lambda run: run.branch_step) for t in replicas), strict=True):
         left = unrecorded(replicas[0], runs)
         pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if run in left]
@@ -75,9 +78,12 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
     for lane in lanes:
         lane.state, lane.training.replicas = None, len(lanes)
     saved_at, ended = time.monotonic(), 0.0
-    waiting: Call | None = None
+    waiting: Dispatched | None = None
     while step < stop and not all(lane.lost for lane in lanes):
         end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
+        if waiting is not None and t.telemetry.profiler.covers(step, end):
+            ended = account(lanes, waiting, ended)  # nothing else is in flight while a call is traced
+            waiting = None
         call = dispatch(lanes, together, step, end)
         if waiting is not None:
             ended = account(lanes, waiting, ended)
@@ -97,7 +103,7 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
 
 
 @dataclass
-class Call:
+class Dispatched:
     """A dispatched call whose metrics have not been read yet."""
 
     step: int
@@ -106,25 +112,29 @@ class Call:
     dispatched: float = field(default_factory=time.monotonic)
 
 
-def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -> Call:
+def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -> Dispatched:
     """Calls the compiled program for the steps start .. stop-1; of a trajectory's first call, says how long it took."""
     before = programs()
     windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
-    metrics = together.advance(windows, rates, stop - start)
+    call = partial(lanes[0].training.telemetry.call, start, stop)
+    metrics = together.advance(windows, rates, stop - start, call)
     if new := [lane.training for lane in lanes if lane.training.start is None]:
         start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
         for t in new:
             t.start = start_up
         new[0].started(start_up)  # once for all that are trained together
-    return Call(stop, stop - start, metrics)
+    return Dispatched(stop, stop - start, metrics)
 
 
-def account(lanes: Sequence[Lane], call: Call, ended: float) -> float:
+def account(lanes: Sequence[Lane], call: Dispatched, ended: float) -> float:
     """Waits for a call, notes it in every curve and reports it; a lane whose loss is not finite is lost.
 
     `ended` is when the call before was seen to be done; returns when this one was.
     """
-    losses, norms = (np.atleast_2d(np.asarray(x))[:, : call.count].astype(np.float64) for x in call.metrics)
+    clock = lanes[0].training.telemetry.clock
+    with clock.waiting():
+        losses, norms = (np.atleast_2d(np.asarray(x))[:, : call.count].astype(np.float64) for x in call.metrics)
+    clock.seen()
     now = time.monotonic()
     alive = [r for r, lane in enumerate(lanes) if not lane.lost]
     seconds = (now - max(call.dispatched, ended)) / call.count / max(1, len(alive))
@@ -138,26 +148,34 @@ def account(lanes: Sequence[Lane], call: Call, ended: float) -> float:
     return now
 
 
-def note(lane: Lane, call: Call, loss_nats: float, grad_norm: float, step_seconds: float) -> None:
+def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_seconds: float) -> None:
     """A call's line in the curve of a lane, and its report. Means over the steps of the call."""
-    t, batch_tokens = lane.training, lane.training.trajectory.hyperparameters.batch_tokens
+    t, tokens = lane.training, call.step * lane.training.trajectory.hyperparameters.batch_tokens
     t.step_seconds.append(step_seconds)
-    if distributed.leads():
-        lane.curve.append(
-            {
-                "step": call.step,
-                "tokens": call.step * batch_tokens,
-                "train_loss_nats": float(loss_nats),
-                "grad_norm": float(grad_norm),
-            }
-        )
+    loss_nats, grad_norm = float(loss_nats), float(grad_norm)
+    row = {"step": call.step, "tokens": tokens, "train_loss_nats": loss_nats, "grad_norm": grad_norm}
+    new = distributed.leads() and lane.curve.append(row)
+    speed = t.telemetry.account(
+        Call(
+            run=lane.run,
+            phase=lane.phase,
+            first=call.step - call.count + 1,
+            step=call.step,
+            seconds=step_seconds,
+            loss_nats=loss_nats,
+            grad_norm=grad_norm,
+            learning_rate=float(lane.rates(call.step - 1, call.step)[0]),
+        ),
+        new=new,
+    )
     t.report(
         Progress(
             run=lane.run,
             phase=lane.phase,
             steps=call.count,
-            train_loss_nats=float(loss_nats),
-            tokens_per_second=batch_tokens / step_seconds,
+            train_loss_nats=loss_nats,
+            tokens_per_second=speed.tokens_per_second,
+            share_of_peak=speed.share_of_peak,
         )
     )
 
@@ -177,18 +195,22 @@ def finish(lane: Lane) -> None:
     folder = t.workspace.run(run.id)
     assert lane.state is not None
     params, lane.state = lane.state.params, None
-    result = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
+    with t.telemetry.clock.waiting():
+        result = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
     if not math.isfinite(result.loss_nats):
         lose(lane, f"held-out loss {result.loss_nats} after step {run.steps}")
         return
     final = Checkpoints(folder / "final", t.say)
     final.remove()
     final.save(run.steps, {"params": params}, keep=True)
+    made = record(t, run, result)
     if distributed.leads():
-        made = record(t, run, result)
         write_json(folder / "record.json", made)
-        t.done(run, made["row"])
+    t.telemetry.evaluated(run, t.trajectory.text.headline, result)
+    score(t, run, params, t.extra_sets)
+    t.telemetry.finished(run)
     lane.checkpoints.remove()
+    t.done(run, made["row"])
 
 
 def lose(lane: Lane, why: str) -> None:
@@ -248,7 +270,8 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
     }
     return {
         "row": row,
-        "scores": [],
+        "scores": score_rows(run.id, text.headline, text.eval_set, result) if result else [],
+        "telemetry": t.telemetry.record(t.step_seconds),
         "steps": run.steps,
         "branch_step": run.branch_step,
         "identity": trajectory.identity,

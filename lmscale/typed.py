@@ -70,6 +70,8 @@ def parse(kind: Any, texts: list[str]) -> Any:
         return None if texts == ["none"] else parse(_inner(kind), texts)
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
+        if texts == ["none"] and item is not str:
+            return ()
         # file names may hold commas
         words = texts if item is str else [word for text in texts for word in text.split(",")]
         return tuple(parse(item, [word]) for word in words)

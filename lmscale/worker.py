@@ -22,6 +22,7 @@ import jax
 from lmscale import STARTED, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
+from lmscale.evaluate import NamedSet
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import place
 from lmscale.memory import study_memory
@@ -29,24 +30,28 @@ from lmscale.mesh import device_bytes, make_mesh
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
-from lmscale.records import Workspace
+from lmscale.records import Workspace, unscored
 from lmscale.replicas import Stack, make_stacks
+from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Interrupted, train
 
 
-def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1) -> bool:
+def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1, profile: range | None = None) -> bool:
     """Trains what is left of the plan; True if it was asked to stop.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
-    `workers` processes share this machine. Raises InputError for an impossible mesh or a step that cannot fit; once all
-    others are trained, OutOfMemory if the steps of some did not.
+    `workers` processes share this machine; of every trajectory, the calls that hold a step of `profile` are traced.
+    Raises InputError for an impossible mesh or a step that cannot fit; once all others are trained, OutOfMemory if the
+    steps of some did not.
     """
     with ExitStack() as left_alone:  # the locks of those that did not fit, so that no other worker tries them as well
-        return _work(assembly, out, events, workers, left_alone)
+        return _work(assembly, out, events, workers, profile, left_alone)
 
 
-def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone: ExitStack) -> bool:
+def _work(
+    assembly: Assembly, out: Path, events: bool, workers: int, profile: range | None, left_alone: ExitStack
+) -> bool:
     study = assembly.study
     workspace = Workspace(out, study.name)
     distributed.decide(workspace.create)
@@ -58,14 +63,14 @@ def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone:
     memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh))
     failed: OutOfMemory | None = None
     steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
-    make = partial(_training, assembly, workspace, stop, tell)
+    make = partial(_training, assembly, workspace, stop, tell, profile)
     began = STARTED
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
     for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
         if distributed.agree(stop.requested, due=False)[0]:
             return True
         with ExitStack() as locks:
-            mine = distributed.decide(partial(_take, stack, workspace, locks, leavings))
+            mine = distributed.decide(partial(_take, stack, workspace, locks, leavings, assembly.extra_sets))
             pending = [t for t in stack.members if t.id in mine]
             if not pending:
                 continue
@@ -80,8 +85,11 @@ def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone:
                     remat=placement.remat,
                     replicas=stack.width,
                 )
+            trainings = [make(t, steps[key], len(pending), began) for t in pending]
             try:
-                train(*(make(t, steps[key], len(pending), began) for t in pending))
+                train(*trainings)
+                if scored := sum(score_finished(t) for t in trainings):
+                    tell({"event": "scored", "runs": scored})
             except Interrupted:
                 return True
             except Exception as error:
@@ -90,6 +98,9 @@ def _work(assembly: Assembly, out: Path, events: bool, workers: int, left_alone:
                 failed = explain(error, pending[0], study, placement, memory)
                 tell({"event": "say", "line": str(failed)})
                 left_alone.push(locks.pop_all())
+            finally:
+                for t in trainings:
+                    t.telemetry.close()
             began = time.monotonic()
     if failed is not None:
         raise failed
@@ -101,6 +112,7 @@ def _training(
     workspace: Workspace,
     stop: Stop,
     tell: Callable[[dict], None],
+    profile: range | None,
     trajectory: Trajectory,
     step: Step,
     together: int,
@@ -127,6 +139,9 @@ def _training(
         diverged=diverged,
         stop=lambda: stop.requested,
         say=lambda line: tell({"event": "say", "line": line}),
+        extra_sets=assembly.extra_sets,
+        logs=assembly.study.telemetry,
+        profile=profile,
     )
 
 
@@ -149,6 +164,7 @@ def _progress(trajectory: Trajectory, p: Progress, together: int) -> dict:
         "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
         "loss_nats": p.train_loss_nats,
         "tokens_per_second": p.tokens_per_second,
+        "share_of_peak": p.share_of_peak,
     }
 
 
@@ -185,9 +201,11 @@ class Stop:
             self.requested = True
 
 
-def _take(stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool) -> list[str]:
-    """The ids of the members of a stack that nobody else has and that have runs left. One whose first member another
-    process has is left to it at first, lest two that start together split it; later `leavings` are taken.
+def _take(
+    stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool, sets: tuple[NamedSet, ...]
+) -> list[str]:
+    """The ids of the members of a stack that nobody else has and that have runs to train, or to score. One whose first
+    member another process has is left to it at first, lest two that start together split it; later, `leavings` too.
     """
     mine: list[Trajectory] = []
     for trajectory in stack.members:
@@ -195,7 +213,11 @@ def _take(stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool) 
             mine.append(trajectory)
         elif not mine and not leavings:
             break
-    return [t.id for t in mine if any(workspace.record(run.id) is None for run in t.runs)]
+    return [t.id for t in mine if any(_is_left(workspace, run, sets) for run in t.runs)]
+
+
+def _is_left(workspace: Workspace, run: Run, sets: tuple[NamedSet, ...]) -> bool:
+    return workspace.record(run.id) is None or bool(unscored(workspace, run.id, sets))
 
 
 @contextmanager

@@ -28,6 +28,8 @@ FRAMEWORK_FREE = [
     "answer",
     "answer_profiles",
     "allocator",
+    "accelerators",
+    "event_files",
     "executors.local",
     "data.loader",
     "data.shards",

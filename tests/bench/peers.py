@@ -76,7 +76,16 @@ def lmscale(size: Size, path: str) -> Train:
         feedforward=4 * size.width,
         vocab=size.vocab,
     )
-    text = Text(corpus="", tokenizer="", vocab=size.vocab, train_tokens=0, bytes_per_token=1.0, digest="", eval_set="")
+    text = Text(
+        corpus="",
+        tokenizer="",
+        vocab=size.vocab,
+        train_tokens=0,
+        bytes_per_token=1.0,
+        digest="",
+        eval_set="",
+        headline="heldout",
+    )
     trajectory = Trajectory(
         study="bench",
         family="decoder",

@@ -57,7 +57,14 @@ def trajectory(size: str, sequence: int, batch_tokens: int) -> Trajectory:
     shape = shape_of(Size.from_text(size), vocab=VOCAB)
     recipe = Recipe(sequence=sequence, batch_tokens_max=batch_tokens)
     text = Text(
-        corpus="random", tokenizer="none", vocab=VOCAB, train_tokens=0, bytes_per_token=1.0, digest="", eval_set=""
+        corpus="random",
+        tokenizer="none",
+        vocab=VOCAB,
+        train_tokens=0,
+        bytes_per_token=1.0,
+        digest="",
+        eval_set="",
+        headline="heldout",
     )
     return Trajectory(
         study="bench",

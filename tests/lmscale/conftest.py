@@ -1,7 +1,8 @@
 """A small text with structure, prepared without TensorFlow, and studies over it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -32,10 +33,9 @@ STUDY = Study(
 """
 
 
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory) -> Shards:
+def markov_shards(folder: Path, seed: int, digest: str) -> Shards:
     """A Markov chain over 31 tokens: each is followed by one of four, so a model has something to learn."""
-    random = np.random.default_rng(7)
+    random = np.random.default_rng(seed)
     following = random.integers(2, VOCAB, (VOCAB, 4))
 
     def document() -> np.ndarray:
@@ -45,20 +45,33 @@ def shards(tmp_path_factory) -> Shards:
             tokens.append(current)
         return np.array([*tokens, 1])
 
-    vocabulary = Vocabulary(class_name="Test", name="test", size=VOCAB, eos_id=1, digest="0")
-    with ShardWriter(tmp_path_factory.mktemp("shards") / "markov", {"targets": vocabulary}) as writer:
+    vocabulary = Vocabulary(class_name="Test", name="test", size=VOCAB, eos_id=1, digest=digest)
+    with ShardWriter(folder / "markov", {"targets": vocabulary}) as writer:
         for split, count in (("train", 100), ("heldout", 10)):
             for _ in range(count):
                 writer.add(split, {"targets": document()}, {"targets": 400})
-        folder = writer.finish({})
-    return open_shards(folder)
+        written = writer.finish({})
+    return open_shards(written)
+
+
+@pytest.fixture(scope="session")
+def make_shards(tmp_path_factory) -> Callable[..., Shards]:
+    """shards(seed, digest of the vocabulary)."""
+    return lambda seed, digest="0": markov_shards(tmp_path_factory.mktemp("shards"), seed, digest)
+
+
+@pytest.fixture(scope="session")
+def shards(make_shards) -> Shards:
+    return make_shards(7)
 
 
 @pytest.fixture
 def make_assembly(shards) -> Callable[..., Assembly]:
-    """assembly(**changes of the study): one size, batches of 8 sequences of 16 tokens."""
+    """assembly(**changes of the study): one size, batches of 8 sequences of 16 tokens. `texts` are those of its
+    evaluation sets.
+    """
 
-    def make(**changes) -> Assembly:
+    def make(texts: Mapping[str, Shards] = MappingProxyType({}), **changes) -> Assembly:
         recipe = {
             "sequence": 16,
             "batch_tokens": PowerRule(value=128),
@@ -73,29 +86,37 @@ def make_assembly(shards) -> Callable[..., Assembly]:
             "eval_tokens": 1024,
             "steps_per_dispatch": 3,
         } | changes
-        return from_shards(Study(recipe=Recipe(**recipe), **settings), shards)
+        return from_shards(Study(recipe=Recipe(**recipe), **settings), shards, texts)
 
     return make
 
 
+@pytest.fixture(scope="session")
+def steps() -> dict[tuple, Step]:
+    """One compiled step for each program: tests train the same small model many times."""
+    return {}
+
+
 @pytest.fixture
-def make_training(tmp_path) -> Callable[..., Training]:
+def make_training(tmp_path, steps) -> Callable[..., Training]:
     """training(assembly, out=..., mesh=..., stop=...) of the plan's first trajectory."""
 
     def make(assembly: Assembly, out: Path = tmp_path / "out", stop=lambda: False, index: int = 0, **settings):
         workspace = Workspace(out, assembly.study.name)
         workspace.create()
         trajectory, study = assembly.plan[index], assembly.study
-        step = Step(
-            trajectory,
-            make_mesh(study.mesh),
-            microbatches=study.microbatches or 1,
-            steps_per_dispatch=study.steps_per_dispatch,
-            replicas=study.replicas or 1,
-        )
+        key = (trajectory.program, study.mesh, study.microbatches, study.steps_per_dispatch, study.replicas)
+        if key not in steps:
+            steps[key] = Step(
+                trajectory,
+                make_mesh(study.mesh),
+                microbatches=study.microbatches or 1,
+                steps_per_dispatch=study.steps_per_dispatch,
+                replicas=study.replicas or 1,
+            )
         return Training(
             trajectory=trajectory,
-            step=step,
+            step=steps[key],
             loader=assembly.loader(trajectory),
             held_out=assembly.held_out,
             workspace=workspace,
@@ -106,6 +127,9 @@ def make_training(tmp_path) -> Callable[..., Training]:
             diverged=settings.get("diverged", lambda why, runs: None),
             stop=stop,
             say=settings.get("say", print),
+            extra_sets=assembly.extra_sets,
+            logs=settings.get("logs", ()),
+            profile=settings.get("profile"),
         )
 
     return make

@@ -82,6 +82,37 @@ def test_a_sweep_on_eight_devices_matches_one_and_needs_no_tensorflow(study, tmp
     assert losses(out) == pytest.approx(losses(one), rel=1e-5)
 
 
+def test_a_set_added_later_is_scored_by_the_next_sweep(study, tmp_path, capsys):
+    out = tmp_path / "out"
+    copy_shards(study, out)
+    fewer = ["--out", str(out), "--tokens", "16384"]
+    assert main(["sweep", str(study), *fewer]) == 0
+    text = study.read_text().replace("Corpus, Pow", "Corpus, EvalSet, Pow")
+    own = "corpus=Corpus(files=({!r},), heldout=0.2)".format(str(study.parent / "text.txt"))
+    assert own in text
+    sets = f"eval_sets=(EvalSet(name='same', {own}, tokens=1024),)"  # of the text that is prepared
+    (tmp_path / "more.py").write_text(text.replace("eval_tokens=2048", f"eval_tokens=2048, {sets}"))
+    capsys.readouterr()
+    assert main(["sweep", str(tmp_path / "more.py"), *fewer]) == 0
+    printed = capsys.readouterr().out
+    assert "0 runs to train, 1 to score on sets added since" in printed
+    assert "0 runs trained, 1 were done before, 0 diverged, 1 scored on sets added since" in printed
+    assert "same,loss_nats," in (out / "small" / "scores.csv").read_text()
+    assert main(["sweep", str(tmp_path / "more.py"), *fewer]) == 0
+    assert "scored" not in capsys.readouterr().out
+
+
+def test_runs_that_diverged_before_are_counted_as_such(study, tmp_path, capsys):
+    out = tmp_path / "out"
+    copy_shards(study, out)
+    arguments = ["sweep", str(study), "--out", str(out), "--recipe.learning-rate.value", "1e38", "--telemetry", "none"]
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(arguments) == 0
+        assert "0 runs trained, 0 were done before, 2 diverged" in capsys.readouterr().out
+    assert not list(out.rglob("*tfevents*"))
+
+
 def test_plan_prints_the_grid_and_trains_nothing(study, tmp_path, capsys):
     copy_shards(study, tmp_path / "out")
     capsys.readouterr()
@@ -157,6 +188,10 @@ def errors(capsys, *arguments: object) -> str:
         (["--sizes.width", "5"], ["sizes", "no parts"]),
         (["--workers", "0"], ["workers", "'0'", "1 to 1024"]),
         (["stray"], ["argument", "'stray'"]),
+        (["--headline", "books"], ["headline", "'books'", "heldout"]),
+        (["--eval-sets", "books"], ["eval_sets", "'books'", "a set such as books=books/*.txt"]),
+        (["--eval-sets", "books=absent/*.txt"], ["eval_sets.books.corpus.files", "no file"]),
+        (["--telemetry", "tensorbord"], ["telemetry", "'tensorbord'", "tensorboard or wandb"]),
     ],
 )
 def test_bad_fields(study, capsys, arguments, words):

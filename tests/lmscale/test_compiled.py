@@ -34,7 +34,16 @@ WIDTH, DEPTH, HEADS, BATCH, SEQUENCE, VOCAB = SHAPE
 FEEDFORWARD, HEAD = 4 * WIDTH, WIDTH // HEADS
 # Of the code generation, which takes most of the time: the passes over the program are the same
 QUICKLY: Any = {"xla_backend_optimization_level": 0}
-TEXT = Text(corpus="c", tokenizer="t", vocab=VOCAB, train_tokens=10**9, bytes_per_token=1, digest="d", eval_set="e")
+TEXT = Text(
+    corpus="c",
+    tokenizer="t",
+    vocab=VOCAB,
+    train_tokens=10**9,
+    bytes_per_token=1,
+    digest="d",
+    eval_set="e",
+    headline="heldout",
+)
 
 
 class Program:

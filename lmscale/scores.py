@@ -1,0 +1,50 @@
+"""The evaluation sets beside the headline: scored when a run is finished, or later from its final parameters.
+
+Each has a file of its own beside the run's record, which stays as it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lmscale import distributed
+from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
+from lmscale.evaluate import NamedSet, evaluate, score_rows
+from lmscale.plan import Run
+from lmscale.records import SCORES, unscored, write_json
+
+if TYPE_CHECKING:
+    from lmscale.lanes import Training
+
+
+def score(t: Training, run: Run, params: Any, sets: Iterable[NamedSet]) -> None:
+    """Scores `params` on each set and keeps the result beside the run's record."""
+    folder = t.workspace.run(run.id) / SCORES
+    if distributed.leads():
+        folder.mkdir(exist_ok=True)
+    for each in sets:
+        with t.telemetry.clock.waiting():
+            result = evaluate(t.step.window_losses, params, each.windows, t.step.row_devices)
+        if distributed.leads():
+            write_json(folder / each.file_name, {"scores": score_rows(run.id, each.name, each.label, result)})
+        t.telemetry.evaluated(run, each.name, result)
+
+
+def score_finished(t: Training) -> int:
+    """Scores runs that were finished before a set was added; trains nothing. Returns how many runs it scored."""
+    count = 0
+    for run in t.trajectory.runs:
+        names = distributed.decide(lambda run=run: [s.name for s in unscored(t.workspace, run.id, t.extra_sets)])
+        missing = [s for s in t.extra_sets if s.name in names]
+        if not missing:
+            continue
+        like = {"params": t.step.abstract_state.params}
+        try:
+            params = Checkpoints(t.workspace.run(run.id) / "final", t.say).restore(run.steps, like)["params"]
+        except CorruptCheckpoint as error:
+            t.say(f"{run.id} has no scores on {', '.join(s.name for s in missing)}: its final parameters: {error}")
+            continue
+        score(t, run, params, missing)
+        count += 1
+    return count
