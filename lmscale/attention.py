@@ -75,8 +75,10 @@ def _backward(residuals: tuple, slope: Float[Array, "B H S K"]) -> tuple[Array, 
         score_slope = (weights * (weight_slope - along[:, :, start:stop] / total)).astype(value.dtype)
         query_slopes.append(_product(score_slope, key[:, :, :stop], 3, 2))
         later = ((0, 0), (0, 0), (0, 0), (0, length - stop))  # keys after the block get nothing from it
-        key_slope += jnp.pad(_product(query[:, :, start:stop], score_slope, 2, 2), later)
-        value_slope += jnp.pad(_product(rows, weights, 2, 2), later)
+        # written out as [K, rows]: XLA multiplies a matrix that it must turn itself at half the speed
+        turned = jax.lax.optimization_barrier([jnp.swapaxes(x, 2, 3) for x in (query[:, :, start:stop], rows)])
+        key_slope += jnp.pad(_product(turned[0], score_slope, 3, 2), later)
+        value_slope += jnp.pad(_product(turned[1], weights, 3, 2), later)
     query_slope = jnp.concatenate(query_slopes, axis=2)
     key_slope, value_slope = jnp.swapaxes(key_slope, 2, 3), jnp.swapaxes(value_slope, 2, 3)
     return query_slope.astype(query.dtype), key_slope.astype(key.dtype), value_slope.astype(value.dtype)

@@ -21,6 +21,7 @@ Objective = Literal["causal"]
 Schedule = Literal["wsd", "cosine"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "layer"]  # what is computed again in the backward pass instead of being kept
+Positions = Literal["rotary", "learned"]
 RematChoice = Literal["auto", "none", "layer"]
 Log = Literal["tensorboard", "wandb"]
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
@@ -268,6 +269,7 @@ class Study:
     family: Family = "decoder"
     objective: Objective = "causal"
     tied_embeddings: bool = True
+    positions: Positions = "rotary"  # learned: a table of `recipe.sequence` rows, added to the tokens' (GPT-2)
     corpus: Corpus = field(default_factory=Corpus)
     recipe: Recipe = field(default_factory=Recipe)
     eval_tokens: int = 131_072  # held-out tokens scored after each run, the same for every run

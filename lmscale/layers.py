@@ -83,11 +83,12 @@ def rotate(x: Float[Array, "B S H K"]) -> Float[Array, "B S H K"]:
 
 
 class Attention(nn.Module):
-    """Causal self-attention over H heads of size K with rotary positions."""
+    """Causal self-attention over H heads of size K."""
 
     heads: int
     head_size: int
     residual_scale: float
+    rotary: bool  # positions turn queries and keys
     blocked: bool  # by blocks of queries, for a CPU (lmscale.attention)
     spread: bool  # over several devices
 
@@ -103,7 +104,9 @@ class Attention(nn.Module):
         else:
             query, key, value = (contract(x, inward[:, :, i], 1) for i in range(3))  # faster on a CPU
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
-        return out(causal_attention(rotate(query), rotate(key), value, self.blocked))
+        if self.rotary:
+            query, key = rotate(query), rotate(key)
+        return out(causal_attention(query, key, value, self.blocked))
 
 
 class FeedForward(nn.Module):

@@ -171,7 +171,8 @@ def _changes(
     params = trajectory.shape.params / 2
     while True:
         try:
-            smaller = shape_for(params, trajectory.shape.vocab, tied=trajectory.shape.tied)
+            shape = trajectory.shape
+            smaller = shape_for(params, shape.vocab, tied=shape.tied, positions=shape.positions)
         except InputError:  # below the ladder
             return
         yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto"

@@ -31,7 +31,9 @@ class Block(nn.Module):
         s = self.shape
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        attention = Attention(s.heads, s.head_size, scale, on_cpu, self.mesh.size > 1, name="attention")
+        attention = Attention(
+            s.heads, s.head_size, scale, s.positions == 0, on_cpu, self.mesh.size > 1, name="attention"
+        )
         feedforward = FeedForward(s.feedforward, scale, name="feedforward")
         x = x + attention(RMSNorm(name="attention_norm")(x))
         x = x + feedforward(RMSNorm(name="feedforward_norm")(x))
@@ -52,7 +54,12 @@ class Decoder(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), ("vocab", "embed"))
         embedding = parameter(self, "embedding", init, (s.vocab, s.width))
         table = constrain(embedding.astype(self.dtype), self.mesh, "vocab", None)  # gathered over fsdp, like any matrix
-        x = table[tokens] * jnp.asarray(s.width**0.5, self.dtype)
+        x = table[tokens]
+        if s.positions:  # as large as the tokens' at first, as in GPT-2
+            init_positions = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), (None, "embed"))
+            positions = parameter(self, "position_embedding", init_positions, (s.positions, s.width))
+            x = x + constrain(positions.astype(self.dtype), self.mesh, None, None)[: tokens.shape[1]]
+        x = x * jnp.asarray(s.width**0.5, self.dtype)
         x = constrain(x, self.mesh, "batch", None, None)
         unrolled = s.depth <= UNROLL_DEPTH and self.remat == "none" and self.mesh.shape["fsdp"] == 1
         layers = nn.scan(

@@ -71,11 +71,14 @@ class Trajectory:
     @property
     def identity(self) -> dict:
         """What the id hashes. Token counts (of a trunk), mesh, microbatches, executor and device are left out."""
+        shape = asdict(self.shape)
+        if self.shape.positions == 0:  # as it was before there were learned ones, so that those runs keep their ids
+            del shape["positions"]
         return {
             "numerics": NUMERICS,
             "family": self.family,
             "objective": self.objective,
-            "shape": asdict(self.shape),
+            "shape": shape,
             "hyperparameters": asdict(self.hyperparameters),
             "seed": self.seed,
             "text": self.text.digest,
@@ -139,7 +142,8 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     """
     plan: list[Trajectory] = []
     for size in study.sizes:
-        shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings)
+        positions = study.recipe.sequence if study.positions == "learned" else 0
+        shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings, positions=positions)
         recipes = [study.recipe.scaled(multiplier) for multiplier in study.rate_multipliers]
         rates = {recipe.resolve(shape.params_matrices).learning_rate for recipe in recipes}
         check(len(rates) == len(recipes), "rate_multipliers", study.rate_multipliers, "gives one rate twice; drop one")

@@ -27,6 +27,7 @@ class Shape:
     feedforward: int
     vocab: int
     tied: bool = True
+    positions: int = 0  # learned ones, a row each; 0: rotary
 
     def __post_init__(self) -> None:
         check(self.depth >= 1, "shape.depth", self.depth, "must be at least 1")
@@ -36,8 +37,8 @@ class Shape:
 
     @property
     def params_embedding(self) -> int:
-        """Token embedding and, where it is not tied, output layer: V D (x 2)."""
-        return self.vocab * self.width * (1 if self.tied else 2)
+        """Token embedding and, where it is not tied, output layer: V D (x 2); and learned positions, S D."""
+        return (self.vocab * (1 if self.tied else 2) + self.positions) * self.width
 
     @property
     def params_matrices(self) -> int:
@@ -96,7 +97,7 @@ def padded_vocab(vocab: int) -> int:
     return -(-vocab // multiple) * multiple
 
 
-def shape_of(size: Size, *, vocab: int, tied: bool = True) -> Shape:
+def shape_of(size: Size, *, vocab: int, tied: bool = True, positions: int = 0) -> Shape:
     """The shape a study's size stands for; `vocab` is the tokenizer's size, which is padded here."""
     heads = size.heads or ladder_heads(size.width)
     return Shape(
@@ -107,16 +108,17 @@ def shape_of(size: Size, *, vocab: int, tied: bool = True) -> Shape:
         feedforward=FEEDFORWARD_RATIO * size.width,
         vocab=padded_vocab(vocab),
         tied=tied,
+        positions=positions,
     )
 
 
-def shape_for(params: float, vocab: int, *, tied: bool = True) -> Shape:
+def shape_for(params: float, vocab: int, *, tied: bool = True, positions: int = 0) -> Shape:
     """The ladder's shape nearest to a parameter count (in ratio, embeddings included).
 
     Raises InputError if `params` is not a positive number or is smaller than any shape of this vocabulary.
     """
     check(math.isfinite(params) and params > 0, "params", params, "must be a positive number")
-    smallest = shape_of(Size(width=16), vocab=vocab, tied=tied)
+    smallest = shape_of(Size(width=16), vocab=vocab, tied=tied, positions=positions)
     check(
         params >= smallest.params / 2,
         "params",
@@ -127,11 +129,11 @@ def shape_for(params: float, vocab: int, *, tied: bool = True) -> Shape:
     candidates = [(math.inf, smallest)]
     for width in widths:
         depth = ladder_depth(width)
-        if abs(math.log(12 * width * width * depth + smallest.vocab * width) - math.log(params)) > 1:
+        if abs(math.log(12 * width * width * depth + smallest.params_embedding / 16 * width) - math.log(params)) > 1:
             continue
         reach = max(1, depth // 6)
         for d in range(max(1, depth - reach), depth + reach + 1):
-            shape = shape_of(Size(width=width, depth=d), vocab=vocab, tied=tied)
+            shape = shape_of(Size(width=width, depth=d), vocab=vocab, tied=tied, positions=positions)
             # leaving the ladder's depth by 10 % costs as much as missing the count by 2 %
             candidates.append((abs(math.log(shape.params / params)) + 0.2 * abs(math.log(d / depth)), shape))
     return min(candidates, key=lambda c: c[0])[1]

@@ -46,7 +46,7 @@ def windows(size: Size, start: int, count: int) -> np.ndarray:
 
 
 def lmscale(size: Size, path: str) -> Train:
-    """The very step that lmscale's train.py calls."""
+    """The very step that lmscale's train.py calls, with learned positions, as the peers have them."""
     from lmscale.config import Hyperparameters, MeshConfig
     from lmscale.mesh import make_mesh
     from lmscale.plan import Text, Trajectory
@@ -75,6 +75,7 @@ def lmscale(size: Size, path: str) -> Train:
         head_size=size.width // size.heads,
         feedforward=4 * size.width,
         vocab=size.vocab,
+        positions=size.sequence,
     )
     text = Text(
         corpus="",

@@ -2,9 +2,9 @@
 
     make bench NANOGPT=path NANODO=path        # peers' sources, never copied here; either may be left out
 
-Each trainer is a process of its own (peers.py) that trains only while it is timed. A round times every trainer once,
-and every other round goes backwards, so that a drift of the machine falls on all alike; ratios are medians over rounds.
-Losses are compared after the same tokens.
+Each trainer is a process of its own (peers.py) that trains only while it is timed. A round is made of turns of about
+half a second; in every other turn the trainers follow each other backwards, so that a drift of the machine falls on all
+alike. Ratios are medians over rounds. Losses are compared after the same tokens.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from peers import Size
+from peers import DISPATCH, Size
 
 SIZES = ("64,2,2,128,32,256", "128,4,4,256,16,256", "256,6,8,256,16,1024")  # width, depth, heads, S, B, V
 KEEP = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647:glibc.malloc.arena_max=1"  # as allocator.py
 MATMUL_SIDES = (512, 1024, 2048)
 THREADS = 2
 ROUNDS = 5
+TURN_SECONDS = 0.5
 
 
 @dataclass
@@ -101,16 +102,26 @@ def measure(text: str, trainers: list[Trainer], python: str, loss_steps: int, se
             spent = trainer.ask(f"train {loss_steps - 8 - 16}")["seconds"]
             tail = trainer.ask("train 16")
             trainer.loss_nats = tail["loss_nats"]
-            steps[trainer.label] = max(8, 8 * round(seconds / (spent / (loss_steps - 24)) / 8))
-        for number in range(ROUNDS):
-            for trainer in running[:: 1 if number % 2 == 0 else -1]:
-                count = steps[trainer.label]
-                trainer.rates.append(count * tokens / trainer.ask(f"train {count}")["seconds"])
+            steps[trainer.label] = turn_steps(spent / (loss_steps - 24))
+        turns = max(2, 2 * round(seconds / TURN_SECONDS / 2))
+        for _ in range(ROUNDS):
+            spent = dict.fromkeys(steps, 0.0)
+            for turn in range(turns):
+                for trainer in running[:: 1 if turn % 2 == 0 else -1]:
+                    spent[trainer.label] += trainer.ask(f"train {steps[trainer.label]}")["seconds"]
+            for trainer in running:
+                trainer.rates.append(turns * steps[trainer.label] * tokens / spent[trainer.label])
             flops.append(max(ours.ask(f"matmul {side}")["flops_per_second"] for side in MATMUL_SIDES))
         report(size, running, flops, loss_steps)
     finally:
         for trainer in trainers:
             trainer.stop()
+
+
+def turn_steps(step_seconds: float) -> int:
+    """Steps of a turn: whole calls of lmscale's program, unless a step alone is long."""
+    steps = TURN_SECONDS / step_seconds
+    return DISPATCH * round(steps / DISPATCH) if steps >= DISPATCH else max(1, round(steps))
 
 
 def report(size: Size, running: list[Trainer], flops: list[float], loss_steps: int) -> None:
@@ -146,7 +157,7 @@ def main() -> None:
     parser.add_argument("--nanodo", metavar="PATH", help="a checkout of google-deepmind/nanodo")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with lmscale[train] and torch")
     parser.add_argument("--sizes", nargs="+", default=SIZES)
-    parser.add_argument("--loss-steps", type=int, default=200)
+    parser.add_argument("--loss-steps", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each trainer in each round")
     args = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {THREADS} threads, float32, {ROUNDS} rounds in both orders")

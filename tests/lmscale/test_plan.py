@@ -25,7 +25,7 @@ def test_every_part_of_the_identity_changes_the_id(make_assembly):
         changed.add(dataclasses.replace(base, hyperparameters=hyperparameters).id)
     for name in [f.name for f in dataclasses.fields(Shape)]:
         value = getattr(base.shape, name)
-        other = not value if isinstance(value, bool) else value * 2
+        other = not value if isinstance(value, bool) else value * 2 or 16
         changed.add(dataclasses.replace(base, shape=dataclasses.replace(base.shape, **{name: other})).id)
     changed.add(dataclasses.replace(base, seed=1).id)
     changed.add(dataclasses.replace(base, text=dataclasses.replace(base.text, digest="another")).id)

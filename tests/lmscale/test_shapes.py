@@ -16,6 +16,7 @@ SHAPES = [
     shape_of(Size(width=16, depth=1), vocab=32),
     shape_of(Size(width=48, depth=3), vocab=259),
     shape_of(Size(width=64, depth=2, heads=4), vocab=1000, tied=False),
+    shape_of(Size(width=64, depth=2, heads=4), vocab=259, positions=32),
 ]
 
 

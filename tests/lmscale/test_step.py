@@ -52,6 +52,21 @@ def test_loss_is_the_same_on_one_device_and_on_eight(make_assembly, eight):
     assert largest_difference(state1.params, state8.params) < 1e-4
 
 
+def test_positions_are_those_of_the_table_where_they_are_learned(make_assembly):
+    """Over one token repeated, attention mixes equal values wherever it looks: only a table tells positions apart."""
+    tokens = jnp.full((2, 16), 5, jnp.int32)
+    rotary, learned = (make_step(make_assembly(positions=positions)) for positions in ("rotary", "learned"))
+    assert largest_difference(*np.split(rotary.apply(rotary.init().params, tokens)[0, [3, 9]], 2)) < 1e-5
+    params = learned.init().params
+    assert params["position_embedding"].shape == (16, 16)
+    assert largest_difference(*np.split(learned.apply(params, tokens)[0, [3, 9]], 2)) > 0.1
+    assert largest_difference(learned.apply(params, tokens[:, :10]), learned.apply(params, tokens)[:, :10]) < 1e-5
+
+    assembly, two = make_assembly(positions="learned"), MeshConfig(fsdp=2)
+    (_, alone), (_, spread) = run(make_step(assembly), assembly), run(make_step(assembly, two), assembly)
+    np.testing.assert_allclose(spread, alone, rtol=1e-5)
+
+
 def test_everything_large_is_sharded(make_assembly, eight):
     step = make_step(make_assembly(), eight)
     state = step.init()
