@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +40,15 @@ class Size(NamedTuple):
 
 def windows(size: Size, start: int, count: int) -> np.ndarray:
     """Batches start .. start + count - 1, int32 [count, B, S+1]: bytes of this Python's own standard library."""
-    paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    text = np.frombuffer(b"".join(path.read_bytes() for path in paths), np.uint8)
+    text = library()
     begins = np.random.default_rng(0).integers(0, len(text) - size.sequence - 1, (start + count, size.batch))[start:]
     return text[begins[..., None] + np.arange(size.sequence + 1)].astype(np.int32)
+
+
+@cache
+def library() -> np.ndarray:
+    paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    return np.frombuffer(b"".join(path.read_bytes() for path in paths), np.uint8)
 
 
 def lmscale(size: Size, path: str) -> Train:

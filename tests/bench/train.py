@@ -15,7 +15,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +43,14 @@ class Trainer:
     loss_nats: float = float("nan")
     process: subprocess.Popen[str] | None = None
 
-    def start(self, size: str, python: str) -> bool:
+    def start(self, size: str) -> bool:
         """False, and said, if it cannot run here (a package or a compiler is missing)."""
         env = dict(os.environ, OMP_NUM_THREADS=str(THREADS), TF_CPP_MIN_LOG_LEVEL="3")
         if self.kept:
             env["GLIBC_TUNABLES"] = KEEP
         script = Path(__file__).with_name("peers.py")
         self.process = subprocess.Popen(
-            [python, str(script), self.name, size, self.path, str(THREADS)],
+            [sys.executable, str(script), self.name, size, self.path, str(THREADS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -89,20 +91,21 @@ class Trainer:
             self.process.communicate()
 
 
-def measure(text: str, trainers: list[Trainer], python: str, loss_steps: int, seconds: float) -> None:
+def measure(text: str, trainers: list[Trainer], loss_steps: int, seconds: float) -> None:
     """Prints one size's table: tokens/s, the ratio of lmscale to each peer, and the losses."""
     size = Size.from_text(text)
     print(f"(width, depth, heads, sequence, batch, vocabulary) = ({text})", flush=True)
-    running = [t for t in trainers if t.start(text, python)]
+    running = [t for t in trainers if t.start(text)]
     try:
         ours, tokens = running[0], size.batch * size.sequence
         flops: list[float] = []
         steps = {}
         for trainer in running:  # the losses, which also say how many steps fill a round
-            spent = trainer.ask(f"train {loss_steps - 8 - 16}")["seconds"]
+            if not trainer.kept:  # the allocator changes no loss
+                trainer.ask(f"train {loss_steps - 8 - 16}")
             tail = trainer.ask("train 16")
-            trainer.loss_nats = tail["loss_nats"]
-            steps[trainer.label] = turn_steps(spent / (loss_steps - 24))
+            trainer.loss_nats = float("nan") if trainer.kept else tail["loss_nats"]
+            steps[trainer.label] = turn_steps(tail["seconds"] / 16)
         turns = max(2, 2 * round(seconds / TURN_SECONDS / 2))
         for _ in range(ROUNDS):
             spent = dict.fromkeys(steps, 0.0)
@@ -130,9 +133,9 @@ def report(size: Size, running: list[Trainer], flops: list[float], loss_steps: i
     print(f"  {'':34}{'tokens/s':>10}{'lmscale is':>12}{'loss at step ' + str(loss_steps):>20}")
     for trainer in running:
         ratio = np.median(np.array(ours.rates) / np.array(trainer.rates))
-        apart = trainer.loss_nats / ours.loss_nats - 1
-        rate = np.median(trainer.rates)
-        print(f"  {trainer.label:<34}{rate:>10,.0f}{ratio:>10.2f} x{trainer.loss_nats:>13.4f} ({apart:+.1%})")
+        rate, apart = np.median(trainer.rates), trainer.loss_nats / ours.loss_nats - 1
+        loss = f"{'as above':>20}" if trainer.kept else f"{trainer.loss_nats:>11.4f} ({apart:+.1%})"
+        print(f"  {trainer.label:<34}{rate:>10,.0f}{ratio:>10.2f} x{loss}")
     reached, peak = np.median(ours.rates) * per_token, np.median(flops)
     print(f"  {reached / 1e9:.0f} GFLOP/s of a float32 matmul's {peak / 1e9:.0f}: {reached / peak:.0%}\n", flush=True)
 
@@ -151,16 +154,33 @@ def train_flops_per_token(size: Size) -> float:
     return shape.train_flops(1, size.sequence)
 
 
+def machine() -> str:
+    """The processor's name, where Linux tells it, and how many of its cores there are."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def versions(*peers: str | None) -> str:
+    """Of Python, the frameworks, and the peers' checkouts."""
+    packages = [name for name in ("jax", "flax", "torch") if any(metadata.packages_distributions().get(name, ()))]
+    found = [f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in packages)]
+    for path in filter(None, peers):
+        told = subprocess.run(["git", "-C", path, "log", "-1", "--format=%h of %cs"], capture_output=True, text=True)
+        found.append(f"{Path(path).name} {told.stdout.strip() or 'of an unknown commit'}")
+    return ", ".join(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", metavar="PATH", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--nanodo", metavar="PATH", help="a checkout of google-deepmind/nanodo")
-    parser.add_argument("--python", default=sys.executable, help="an interpreter with lmscale[train] and torch")
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--loss-steps", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each trainer in each round")
     args = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {THREADS} threads, float32, {ROUNDS} rounds in both orders")
+    print(f"{machine()}, {THREADS} threads, float32, {ROUNDS} rounds in both orders, {time.strftime('%Y-%m-%d')}")
+    print(versions(args.nanogpt, args.nanodo))
     for size in args.sizes:
         trainers = [Trainer("lmscale", "lmscale", "-")]
         if args.nanogpt:
@@ -174,7 +194,7 @@ def main() -> None:
             trainers.append(Trainer("nanodo", "nanodo", args.nanodo))
             trainers.append(Trainer("nanodo, same allocator", "nanodo", args.nanodo, kept=True))
         trainers.append(Trainer("plain PyTorch", "plain_torch", "-"))
-        measure(size, trainers, args.python, args.loss_steps, args.seconds)
+        measure(size, trainers, args.loss_steps, args.seconds)
 
 
 if __name__ == "__main__":
