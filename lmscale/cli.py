@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
+from lmscale import DISK, FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
@@ -86,6 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--profile", metavar="FIRST:LAST", help=text)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
+            text = "the sweep whose attempts are counted together, when it says which trajectories are given up"
+            command.add_argument("--sweep", metavar="ID", help=text)
         if name == "plan":
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
@@ -272,13 +274,13 @@ def run(args: argparse.Namespace) -> int:
         assembly = distributed.in_turn(lambda: _assemble(study, args.out))
         distributed.check_same("study", assembly.digest)
         from lmscale.out_of_memory import OutOfMemory
-        from lmscale.worker import work
+        from lmscale.worker import DiskFailure, work
 
         try:
-            stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile)
-        except OutOfMemory as error:
+            stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile, sweep=args.sweep)
+        except (OutOfMemory, DiskFailure) as error:
             print(f"lmscale: {error}", file=sys.stderr)
-            return OUT_OF_MEMORY
+            return OUT_OF_MEMORY if isinstance(error, OutOfMemory) else DISK
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED

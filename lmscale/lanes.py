@@ -19,9 +19,11 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import Origin
 from lmscale.data.loader import EvaluationSet, Loader
 from lmscale.evaluate import NamedSet
+from lmscale.files import write_json
+from lmscale.leases import Lease
 from lmscale.optim import learning_rates
 from lmscale.plan import Run, Trajectory
-from lmscale.records import Curve, Workspace, write_json
+from lmscale.records import Curve, Workspace
 from lmscale.step import State, Step
 from lmscale.telemetry import Telemetry
 from lmscale.typed import check
@@ -71,6 +73,7 @@ class Training:
     extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
     logs: tuple[str, ...] = ()  # the study's `telemetry`
     profile: range | None = None  # steps to trace
+    lease: Lease | None = None  # where others may take the trajectory over
     telemetry: Telemetry = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +82,11 @@ class Training:
         self.telemetry = Telemetry(
             self.trajectory, devices, str(self.step.dtype), self.workspace, logs, profile, self.say
         )
+
+    def fence(self) -> None:
+        """To be called before anything is committed. Raises LeaseLost."""
+        if self.lease is not None:
+            self.lease.check()
 
 
 @dataclass(kw_only=True)
@@ -125,24 +133,24 @@ def begin(t: Training) -> None:
 
 def resume_cooldown(t: Training, run: Run) -> Lane | None:
     """The run's cooldown as far as it is on disk, if it has been begun."""
-    own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say)
+    own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say, t.fence)
     found = own.restore_latest(t.step.abstract_state, run.steps)
     if found is None:
         return None
     curve = Curve(t.workspace.run(run.id) / "curve.jsonl")
     if distributed.leads():
-        curve.truncate(found[0])
+        _truncate(t, curve, found[0])
     return Lane(training=t, run=run, phase="cooldown", step=found[0], state=found[1], checkpoints=own, curve=curve)
 
 
 def resume_trunk(t: Training, run: Run) -> Lane:
     """The trunk as far as it is on disk, not beyond the run's branch; its curve keeps what later runs still share."""
     folder = t.workspace.trajectory(t.trajectory.id)
-    trunk, curve = Checkpoints(folder / "checkpoints", t.say), Curve(folder / "trunk.jsonl")
+    trunk, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "trunk.jsonl")
     found = trunk.restore_latest(t.step.abstract_state, run.branch_step)
     step, state = found or (0, t.step.init(t.trajectory.seed))
     if not any(later > step for later in trunk.steps()) and distributed.leads():
-        curve.truncate(step)
+        _truncate(t, curve, step)
     return Lane(training=t, run=run, phase="trunk", step=step, state=state, checkpoints=trunk, curve=curve)
 
 
@@ -155,9 +163,15 @@ def branch_off(trunk: Lane) -> Lane:
         trunk.checkpoints.save(trunk.step, trunk.state, keep=True)
         trunk.checkpoints.prune(trunk.step)
     folder = t.workspace.run(run.id)
-    own, curve = Checkpoints(folder / "checkpoints", t.say), Curve(folder / "curve.jsonl")
+    own, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "curve.jsonl")
     if distributed.leads():
         folder.mkdir(parents=True, exist_ok=True)
-        curve.truncate(-1)
+        _truncate(t, curve, -1)
     state, trunk.state = trunk.state, None
     return Lane(training=t, run=run, phase="cooldown", step=trunk.step, state=state, checkpoints=own, curve=curve)
+
+
+def _truncate(t: Training, curve: Curve, step: int) -> None:
+    t.fence()
+    if damaged := curve.truncate(step):
+        t.say(f"{curve.lines.path.name} of {t.trajectory.id}: {len(damaged)} damaged lines set aside")

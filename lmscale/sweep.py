@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
             meter = Meter(display, workspace, outcome, costs)
             to_score = f", {len(late)} to score on sets added since" if late else ""
             display.say(f"{len(pending)} runs to train{to_score}, {len(trajectories)} trajectories, {count} workers")
-            told = [*arguments, "--workers", str(count)]
+            told = [*arguments, "--workers", str(count), "--sweep", uuid.uuid4().hex[:8]]
             for event in run_workers(told, count, processes, lambda: len(asked)):
                 meter.take(event)
         outcome.interrupted = bool(asked)

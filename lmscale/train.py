@@ -16,9 +16,10 @@ from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import programs
 from lmscale.evaluate import Evaluation, evaluate, score_rows
+from lmscale.files import as_json, create, sealed
 from lmscale.lanes import Lane, Progress, Start, Training, begin, branch_off, resume_cooldown, resume_trunk
+from lmscale.leases import LeaseLost
 from lmscale.plan import Run
-from lmscale.records import write_json
 from lmscale.scores import score
 from lmscale.step import Metrics, Together
 from lmscale.telemetry import Call
@@ -98,6 +99,7 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
             raise Interrupted
     if waiting is not None:
         account(lanes, waiting, ended)
+    lose_broken(lanes, together, step)
     for r, lane in enumerate(lanes):
         lane.step, lane.state = stop, None if lane.lost else together.model(r)
 
@@ -154,6 +156,7 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
     t.step_seconds.append(step_seconds)
     loss_nats, grad_norm = float(loss_nats), float(grad_norm)
     row = {"step": call.step, "tokens": tokens, "train_loss_nats": loss_nats, "grad_norm": grad_norm}
+    t.fence()
     new = distributed.leads() and lane.curve.append(row)
     speed = t.telemetry.account(
         Call(
@@ -168,6 +171,9 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
         ),
         new=new,
     )
+    if t.lease is not None:
+        t.lease.now |= {"run": lane.run.id, "phase": lane.phase, "step": call.step, "steps": lane.run.steps}
+        t.lease.now |= {"loss_nats": loss_nats, "tokens_per_second": speed.tokens_per_second}
     t.report(
         Progress(
             run=lane.run,
@@ -180,8 +186,16 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
     )
 
 
+def lose_broken(lanes: Sequence[Lane], together: Together, step: int) -> None:
+    """Loses the lanes whose parameters or optimiser state are not finite, though their losses still were."""
+    for r, lane in enumerate(lanes):
+        if not lane.lost and not lane.training.step.is_finite(together.model(r)):
+            lose(lane, f"parameters or optimiser state not finite after step {step}")
+
+
 def save(lanes: Sequence[Lane], together: Together, step: int) -> None:
     """A checkpoint of every lane, as if each were trained alone; only then are those before removed."""
+    lose_broken(lanes, together, step)
     alive = [(r, lane) for r, lane in enumerate(lanes) if not lane.lost]
     for r, lane in alive:
         lane.checkpoints.save(step, together.model(r), keep=False)
@@ -200,12 +214,11 @@ def finish(lane: Lane) -> None:
     if not math.isfinite(result.loss_nats):
         lose(lane, f"held-out loss {result.loss_nats} after step {run.steps}")
         return
-    final = Checkpoints(folder / "final", t.say)
+    final = Checkpoints(folder / "final", t.say, t.fence)
     final.remove()
     final.save(run.steps, {"params": params}, keep=True)
     made = record(t, run, result)
-    if distributed.leads():
-        write_json(folder / "record.json", made)
+    commit(t, run, made)
     t.telemetry.evaluated(run, t.trajectory.text.headline, result)
     score(t, run, params, t.extra_sets)
     t.telemetry.finished(run)
@@ -218,12 +231,20 @@ def lose(lane: Lane, why: str) -> None:
     t = lane.training
     beyond = [run for run in t.trajectory.runs if run.branch_step >= lane.run.branch_step]
     lost = unrecorded(t, [lane.run] if lane.phase == "cooldown" else beyond)
-    for run in lost if distributed.leads() else []:
-        folder = t.workspace.run(run.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "record.json", record(t, run, None))
+    for run in lost:
+        commit(t, run, record(t, run, None))
     lane.lost = True
     t.diverged(why, lost)
+
+
+def commit(t: Training, run: Run, made: dict) -> None:
+    """Writes the record of a run, once and for all. Raises LeaseLost if another process has."""
+    if distributed.leads():
+        t.fence()
+        folder = t.workspace.run(run.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not create(folder / "record.json", as_json(sealed(made))):
+            raise LeaseLost(f"{run.id} was recorded by another process")
 
 
 def record(t: Training, run: Run, result: Evaluation | None) -> dict:

@@ -1,30 +1,31 @@
 """Works on a study in this process: takes what nobody else has, a trajectory or a stack of them, the largest first.
 
-This is `lmscale run`. A sweep starts several; any number may work on one results folder, for each trajectory is locked
-by the process that trains it.
+This is `lmscale run`. A sweep starts several; any number, on any hosts, may work on one results folder, for each
+trajectory is leased by the process that trains it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
 
-from lmscale import STARTED, distributed
+from analysis.errors import InputError
+from lmscale import STARTED, attempts, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
 from lmscale.evaluate import NamedSet
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import place
+from lmscale.leases import Lease, LeaseLost, Leases
 from lmscale.memory import study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
@@ -37,21 +38,26 @@ from lmscale.step import Step
 from lmscale.train import Interrupted, train
 
 
-def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1, profile: range | None = None) -> bool:
+class DiskFailure(Exception):
+    """The disk did not take what was to be saved; the message is the line for a person."""
+
+
+def work(
+    assembly: Assembly,
+    out: Path,
+    *,
+    events: bool,
+    workers: int = 1,
+    profile: range | None = None,
+    sweep: str | None = None,
+) -> bool:
     """Trains what is left of the plan; True if it was asked to stop.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
     `workers` processes share this machine; of every trajectory, the calls that hold a step of `profile` are traced.
-    Raises InputError for an impossible mesh or a step that cannot fit; once all others are trained, OutOfMemory if the
-    steps of some did not.
+    `sweep` names the sweep whose attempts are counted together. Raises InputError for an impossible mesh or a step that
+    cannot fit, DiskFailure; once all others are trained, OutOfMemory if the steps of some did not.
     """
-    with ExitStack() as left_alone:  # the locks of those that did not fit, so that no other worker tries them as well
-        return _work(assembly, out, events, workers, profile, left_alone)
-
-
-def _work(
-    assembly: Assembly, out: Path, events: bool, workers: int, profile: range | None, left_alone: ExitStack
-) -> bool:
     study = assembly.study
     workspace = Workspace(out, study.name)
     distributed.decide(workspace.create)
@@ -66,15 +72,16 @@ def _work(
     make = partial(_training, assembly, workspace, stop, tell, profile)
     began = STARTED
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
+    desk = Desk(workspace, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
     for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
         if distributed.agree(stop.requested, due=False)[0]:
             return True
-        with ExitStack() as locks:
-            mine = distributed.decide(partial(_take, stack, workspace, locks, leavings, assembly.extra_sets))
-            pending = [t for t in stack.members if t.id in mine]
-            if not pending:
-                continue
-            placement = place(pending[0], study, memory, stack.width)
+        placement = place(stack.members[0], study, memory, stack.width)
+        mine = distributed.decide(partial(desk.take, stack, leavings))
+        pending = [t for t in stack.members if t.id in mine]
+        if not pending:
+            continue
+        try:
             key = (pending[0].program, stack.width)
             if key not in steps:
                 steps[key] = Step(
@@ -85,23 +92,36 @@ def _work(
                     remat=placement.remat,
                     replicas=stack.width,
                 )
-            trainings = [make(t, steps[key], len(pending), began) for t in pending]
+            trainings = [make(t, steps[key], len(pending), began, desk.leases.get(t.id)) for t in pending]
             try:
                 train(*trainings)
                 if scored := sum(score_finished(t) for t in trainings):
                     tell({"event": "scored", "runs": scored})
-            except Interrupted:
-                return True
-            except Exception as error:
-                if not is_out_of_memory(error) or jax.process_count() > 1:  # of a job, the others wait in collectives
-                    raise
-                failed = explain(error, pending[0], study, placement, memory)
-                tell({"event": "say", "line": str(failed)})
-                left_alone.push(locks.pop_all())
             finally:
                 for t in trainings:
                     t.telemetry.close()
-            began = time.monotonic()
+        except Interrupted:
+            desk.give_back("interrupted")
+            return True
+        except LeaseLost as lost:  # whoever has it now goes on; nothing of ours was committed after that
+            tell({"event": "say", "line": str(lost)})
+            desk.give_back("interrupted", str(lost))
+        except BaseException as error:
+            line = " ".join(str(error).split())
+            if is_out_of_memory(error) and jax.process_count() == 1:  # of a job, the others wait in collectives
+                failed = explain(error, pending[0], study, placement, memory)
+                tell({"event": "say", "line": str(failed)})
+                desk.give_back("failed", f"{attempts.MEMORY}: {failed}")
+                continue
+            if attempts.is_disk(error):
+                desk.give_back("failed", f"io: {line}")
+                raise DiskFailure(f"out: {str(workspace.root)!r} cannot be written ({line})") from error
+            asked = isinstance(error, InputError | KeyboardInterrupt)
+            desk.give_back("interrupted" if asked else "failed", f"{type(error).__name__}: {line}")
+            raise
+        else:
+            desk.give_back("done")
+        began = time.monotonic()
     if failed is not None:
         raise failed
     return False
@@ -117,6 +137,7 @@ def _training(
     step: Step,
     together: int,
     began: float,
+    lease: Lease | None,
 ) -> Training:
     """A trajectory with all that the loop wants; `together` are trained in one step."""
 
@@ -142,6 +163,7 @@ def _training(
         extra_sets=assembly.extra_sets,
         logs=assembly.study.telemetry,
         profile=profile,
+        lease=lease,
     )
 
 
@@ -201,33 +223,60 @@ class Stop:
             self.requested = True
 
 
-def _take(
-    stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool, sets: tuple[NamedSet, ...]
-) -> list[str]:
-    """The ids of the members of a stack that nobody else has and that have runs to train, or to score. One whose first
-    member another process has is left to it at first, lest two that start together split it; later, `leavings` too.
-    """
-    mine: list[Trajectory] = []
-    for trajectory in stack.members:
-        if locks.enter_context(_lock(workspace.trajectory(trajectory.id))):
-            mine.append(trajectory)
-        elif not mine and not leavings:
-            break
-    return [t.id for t in mine if any(_is_left(workspace, run, sets) for run in t.runs)]
+class Desk:
+    """The leases of this process; of a job, of process 0."""
 
+    def __init__(self, workspace: Workspace, sweep: str, sets: tuple[NamedSet, ...], tell: Callable[[dict], None]):
+        self.workspace, self.sweep, self.sets, self.tell = workspace, sweep, sets, tell
+        self.office = Leases(workspace.trajectory, sweep)
+        self.leases: dict[str, Lease] = {}  # by trajectory
+        self.members: dict[str, Trajectory] = {}
+        self.given_up: set[str] = set()
 
-def _is_left(workspace: Workspace, run: Run, sets: tuple[NamedSet, ...]) -> bool:
-    return workspace.record(run.id) is None or bool(unscored(workspace, run.id, sets))
+    def take(self, stack: Stack, leavings: bool) -> list[str]:
+        """The ids of the members of a stack that nobody else has and that have runs to train, or to score.
 
+        One whose first member another process has is left to it at first, lest two that start together split it;
+        later, `leavings` too.
+        """
+        for trajectory in stack.members:
+            if not self._is_left(trajectory) or self._is_given_up(trajectory):
+                continue
+            lease = self.office.take(trajectory.id, attempts.position(self.workspace, trajectory))
+            if lease is not None:
+                self.leases[trajectory.id], self.members[trajectory.id] = lease, trajectory
+                if not self._is_left(trajectory):  # its last holder finished it just now
+                    self._let_go(trajectory.id, "done", "")
+            elif not self.leases and not leavings:
+                break
+        return list(self.leases)
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Whether this process owns the trajectory. The lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    def give_back(self, status: attempts.Ending, why: str = "") -> None:
+        """Notes how the attempts at all that this process holds ended, and lets them go."""
+        for trajectory in list(self.leases):
+            self._let_go(trajectory, status, why)
+
+    def _let_go(self, trajectory: str, status: attempts.Ending, why: str) -> None:
+        lease, member = self.leases.pop(trajectory), self.members.pop(trajectory)
+        records = [self.workspace.record(run.id) for run in member.runs]
+        if status == "done" and any(r is not None and r["row"]["status"] == "diverged" for r in records):
+            status = "diverged"
+        attempts.end(self.workspace, member, lease, status, why)
+        if status == "failed":
+            self.given_up.add(trajectory)  # by this process: another, or a later one, may have more luck
+
+    def _is_left(self, trajectory: Trajectory) -> bool:
+        return any(
+            self.workspace.record(run.id) is None or unscored(self.workspace, run.id, self.sets)
+            for run in trajectory.runs
+        )
+
+    def _is_given_up(self, trajectory: Trajectory) -> bool:
+        if trajectory.id in self.given_up:
+            return True
+        why = attempts.given_up(self.workspace, trajectory, self.sweep)
+        if why is not None:
+            self.given_up.add(trajectory.id)
+            line = f"{trajectory.id}: given up, {why}; the next sweep tries it again"
+            self.tell({"event": "given_up", "trajectory": trajectory.id, "line": line})
+        return why is not None

@@ -11,8 +11,9 @@ from analysis.errors import InputError
 from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import Corpus, EvalSet, Size, Study
+from lmscale.files import sealed, write_json
 from lmscale.plan_table import as_json, as_text
-from lmscale.records import SCORE_COLUMNS, unscored, write_json
+from lmscale.records import SCORE_COLUMNS, unscored
 from lmscale.scores import score_finished
 from lmscale.train import Training, record, train
 
@@ -135,7 +136,7 @@ def test_a_diverged_run_has_no_scores(with_books, make_training):
     t = make_training(with_books())
     (run,) = t.trajectory.runs
     t.workspace.run(run.id).mkdir()
-    write_json(t.workspace.run(run.id) / "record.json", record(t, run, None))
+    write_json(t.workspace.run(run.id) / "record.json", sealed(record(t, run, None)))
     assert unscored(t.workspace, run.id, t.extra_sets) == []
     t.workspace.export()
     assert (t.workspace.root / "scores.csv").read_text().splitlines() == [",".join(SCORE_COLUMNS)]
