@@ -274,13 +274,13 @@ def run(args: argparse.Namespace) -> int:
         assembly = distributed.in_turn(lambda: _assemble(study, args.out))
         distributed.check_same("study", assembly.digest)
         from lmscale.out_of_memory import OutOfMemory
-        from lmscale.worker import DiskFailure, work
+        from lmscale.worker import DiskFailure, GivenUp, work
 
         try:
             stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile, sweep=args.sweep)
-        except (OutOfMemory, DiskFailure) as error:
+        except (OutOfMemory, DiskFailure, GivenUp) as error:
             print(f"lmscale: {error}", file=sys.stderr)
-            return OUT_OF_MEMORY if isinstance(error, OutOfMemory) else DISK
+            return {OutOfMemory: OUT_OF_MEMORY, DiskFailure: DISK, GivenUp: FAILURE}[type(error)]
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED

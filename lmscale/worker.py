@@ -38,6 +38,10 @@ from lmscale.step import Step
 from lmscale.train import Interrupted, train
 
 
+class GivenUp(Exception):
+    """Trajectories whose attempts got no further; the message is the line for a person."""
+
+
 class DiskFailure(Exception):
     """The disk did not take what was to be saved; the message is the line for a person."""
 
@@ -56,7 +60,7 @@ def work(
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
     `workers` processes share this machine; of every trajectory, the calls that hold a step of `profile` are traced.
     `sweep` names the sweep whose attempts are counted together. Raises InputError for an impossible mesh or a step that
-    cannot fit, DiskFailure; once all others are trained, OutOfMemory if the steps of some did not.
+    cannot fit, and DiskFailure; once all others are trained, OutOfMemory if the steps of some did not, or GivenUp.
     """
     study = assembly.study
     workspace = Workspace(out, study.name)
@@ -124,6 +128,8 @@ def work(
         began = time.monotonic()
     if failed is not None:
         raise failed
+    if desk.given_up:
+        raise GivenUp(f"{len(desk.given_up)} trajectories were given up; the next sweep tries them again")
     return False
 
 

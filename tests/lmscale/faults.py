@@ -1,0 +1,377 @@
+"""Faults, done to lmscale from outside and counted: a few of each in test_faults.py, many in `make soak`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmscale.records import Workspace
+
+STUDY = """
+from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
+STUDY = Study(
+    name="small",
+    sizes=(Size(width=32, depth=1),),
+    tokens={tokens},
+    corpus=Corpus(files=({text!r},), heldout=0.2, allow_repeats=True),
+    recipe=Recipe(
+        sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
+    ),
+    eval_tokens=2048,
+    steps_per_dispatch=8,
+    telemetry=(),
+)
+"""
+STEPS = (1024, 2048)  # of the two runs
+
+
+@dataclass
+class Counts:
+    """What a soak prints."""
+
+    name: str
+    seed: int
+    done: dict[str, int] = field(default_factory=dict)
+
+    def add(self, what: str, count: int = 1) -> None:
+        self.done[what] = self.done.get(what, 0) + count
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{count:,} {what}" for what, count in self.done.items())
+        return f"{self.name} (seed {self.seed}): {said}"
+
+
+def make_study(folder: Path, steps: tuple[int, ...] = STEPS) -> Path:
+    """A study over a text made here, with its shards prepared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, path = folder / "text.txt", folder / "study.py"
+    words = random.Random(0)
+    text.write_text("\n\n".join("".join(words.choice("abcdefgh \n") for _ in range(400)) for _ in range(600)))
+    path.write_text(STUDY.format(text=str(text), tokens=tuple(256 * s for s in steps)))
+    subprocess.run([sys.executable, "-m", "lmscale.cli", "prepare", str(path), "--out", str(folder)], check=True)
+    return path
+
+
+def command(study: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "lmscale.cli", "run", str(study), "--out", str(out), "--events", *more]
+
+
+def share_text(study: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "shards").exists():
+        (out / "shards").symlink_to(study.parent / "shards")
+
+
+class Worker:
+    """`lmscale run` in a process group of its own, and what it said."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str] | None = None):
+        self.process = subprocess.Popen(
+            arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | (env or {}),
+        )
+        self.events: list[dict] = []
+        self.errors: list[str] = []
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._read_errors)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                self.events.append(json.loads(line))
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        self.errors.extend(self.process.stderr)
+
+    def wait_for(self, event: str, timeout: float = 120.0) -> bool:
+        """Until it says `event`; False if it ends first."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if any(e["event"] == event for e in list(self.events)):
+                return True
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.01)
+        raise TimeoutError(f"no {event!r} within {timeout} s")
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, from outside."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> int:
+        status = self.process.wait(timeout=600)
+        for thread in self._threads:
+            thread.join()
+        return status
+
+    @property
+    def acknowledged(self) -> list[str]:
+        """The runs of which it said that they are done."""
+        return [e["run"] for e in self.events if e["event"] == "done"]
+
+
+def digits(workspace: Workspace) -> dict[str, Any]:
+    """Every number that must not depend on what happened on the way, exactly, by run; and the curves' bytes."""
+    found = {}
+    for record in workspace.records():
+        row = record["row"]
+        trunk = (workspace.trajectory(row["trajectory"]) / "trunk.jsonl").read_bytes()
+        curve = (workspace.run(row["run_id"]) / "curve.jsonl").read_bytes()
+        found[row["run_id"]] = (row["status"], row["loss_nats"].hex(), row["loss_stderr"].hex(), trunk, curve)
+    return found
+
+
+def uninterrupted(study: Path) -> dict[str, Any]:
+    """The digits of the study, trained once without a fault; kept beside it."""
+    out = study.parent / "uninterrupted"
+    share_text(study, out)
+    if not (out / "small" / "runs.csv").exists():
+        worker = Worker(command(study, out))
+        assert worker.end() == 0, worker.errors
+        Workspace(out, "small").export()
+    return digits(Workspace(out, "small"))
+
+
+def commits(folder: Path) -> Iterator[Path]:
+    """What is being written at this moment: files and folders under a temporary name."""
+    for pattern in ("trajectories/*/checkpoints/.*", "runs/*/*/.0*", "runs/*/.record.json.*"):
+        yield from folder.glob(pattern)
+
+
+def kills(study: Path, count: int, seed: int, folder: Path) -> Counts:
+    """SIGKILLs at random moments, every third one while something is being committed; each sweep is brought to its end
+    and compared with one that nobody touched.
+    """
+    counts, randomly, wanted = Counts("SIGKILL", seed), random.Random(seed), uninterrupted(study)
+    done = sweeps = 0
+    while done < count:
+        out = folder / f"out{sweeps}"
+        sweeps += 1
+        share_text(study, out)
+        acknowledged: set[str] = set()
+        while True:
+            worker = Worker(command(study, out, "--checkpoint-seconds", "0.2"))
+            if done < count and worker.wait_for("progress"):
+                aimed = done % 3 == 2
+                killed = _aim(worker, out / "small") if aimed else _wait(worker, randomly.uniform(0, 3))
+                if killed:
+                    worker.kill()
+                    done += 1
+                    counts.add("kills")
+                    counts.add("aimed at a commit", int(aimed))
+            status = worker.end()
+            acknowledged |= set(worker.acknowledged)
+            assert status in (0, -signal.SIGKILL), worker.errors
+            if status == 0:
+                break
+        found = digits(Workspace(out, "small"))
+        counts.add("sweeps brought to their end")
+        counts.add("equal to the bit", int(found == wanted))
+        counts.add("records lost", len(acknowledged - found.keys()))
+        claims = list((out / "small").glob("trajectories/*/claims/*.json"))
+        counts.add("attempts", len(claims))
+    assert counts.done["equal to the bit"] == counts.done["sweeps brought to their end"], counts
+    assert counts.done["records lost"] == 0, counts
+    return counts
+
+
+def _wait(worker: Worker, seconds: float) -> bool:
+    """False if the worker ended within that time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if worker.process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    return worker.process.poll() is None
+
+
+def _aim(worker: Worker, folder: Path) -> bool:
+    """Until something is being committed; False if the worker ends first."""
+    while worker.process.poll() is None:
+        if next(commits(folder), None) is not None:
+            return True
+    return False
+
+
+def corruptions(count: int, seed: int, folder: Path) -> Counts:
+    """Bits flipped, ranges zeroed, files cut or removed in a checkpoint: none may be restored as if nothing were."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
+
+    counts, randomly, said = Counts("corrupt checkpoints", seed), random.Random(seed), []
+    tree = {"a": jnp.arange(300.0), "b": {"c": jnp.ones((16, 16)), "n": jnp.int32(7)}}
+    checkpoints = Checkpoints(folder / "checkpoints", said.append)
+    checkpoints.save(10, jax.tree.map(lambda x: x * 2, tree), keep=True)
+    checkpoints.save(20, tree, keep=False)
+    newest = folder / "checkpoints" / "000000020"
+    sound = {path: path.read_bytes() for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size}
+    for number in range(count):
+        path = randomly.choice(list(sound))
+        how = _damage(path, sound[path], randomly)
+        try:
+            restored = checkpoints.restore(20, tree)
+        except CorruptCheckpoint:
+            counts.add(f"{how}, seen")
+            if number % 100 == 0:
+                step, before = checkpoints.restore_latest(tree, 100) or (0, None)
+                assert step == 10
+                assert before is not None
+                assert np.asarray(before["b"]["c"])[3, 3] == 2
+                os.replace(newest.with_name(f"{newest.name}.corrupt"), newest)
+                counts.add("fell back to the one before")
+        else:  # white space of the manifest
+            equal = all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (restored, tree)), strict=True))
+            counts.add("without effect" if equal else "RESTORED WRONG")
+        path.write_bytes(sound[path])
+    assert "RESTORED WRONG" not in counts.done, counts
+    assert bool(said) == (count > 0)
+    return counts
+
+
+def _damage(path: Path, content: bytes, randomly: random.Random) -> str:
+    how = randomly.choice(("bit flipped", "range zeroed", "cut", "removed"))
+    changed, place = bytearray(content), randomly.randrange(len(content))
+    if how == "bit flipped":
+        changed[place] ^= 1 << randomly.randrange(8)
+    elif how == "range zeroed":
+        end = min(len(content), place + randomly.randrange(1, 64))
+        changed[place:end] = b"\1" * (end - place) if not any(changed[place:end]) else bytes(end - place)
+    elif how == "cut":
+        del changed[place:]
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(changed)
+    return how
+
+
+# a launcher: for each round it is told, it tries to take the trajectory, waits, and commits a record
+LAUNCHER = """
+import os, sys, time
+from pathlib import Path
+from lmscale import leases
+from lmscale.files import as_json, create, sealed
+leases.BEAT_SECONDS, leases.LEASE_SECONDS, leases.SAFE_SECONDS = 0.05, 0.5, 0.25
+leases.Owner.is_gone = property(lambda self: False)  # as if each were a host of its own
+root = Path(sys.argv[1])
+print("ready", flush=True)
+for line in sys.stdin:
+    office, said = leases.Leases(lambda name: root / name, "soak"), "passed over"
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline and not (root / f"{line.strip()}.json").exists():
+        lease = office.take(line.strip(), "0")
+        if lease is None:
+            time.sleep(0.02)
+            continue
+        print("taken", flush=True)
+        time.sleep(0.1)
+        try:
+            lease.check()
+            made = create(root / f"{line.strip()}.json", as_json(sealed({"pid": os.getpid()})))
+            said = "committed" if made else "found it committed"
+        except leases.LeaseLost:
+            said = "lost"
+        lease.release()
+        break
+    print(said, flush=True)
+"""
+
+
+def launchers(count: int, rounds: int, seed: int, folder: Path) -> Counts:
+    """`count` processes want one trajectory; in each round the one that takes it is paused past its lease."""
+    counts = Counts(f"{count} launchers", seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    many = [
+        subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(count)
+    ]
+    try:
+        for process in many:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for number in range(rounds):
+            _round(many, f"t{number}", counts)
+    finally:
+        for process in many:
+            process.kill()
+            process.communicate()
+    assert counts.done["rounds with exactly one commit"] == rounds, counts
+    return counts
+
+
+def _round(many: list[subprocess.Popen], name: str, counts: Counts) -> None:
+    said: dict[int, str] = {}
+    paused = threading.Event()
+
+    def follow(index: int) -> None:
+        process = many[index]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{name}\n")
+        process.stdin.flush()
+        while (line := process.stdout.readline().strip()) == "taken":
+            if not paused.is_set():
+                paused.set()
+                process.send_signal(signal.SIGSTOP)
+                time.sleep(1.0)  # twice its lease
+                process.send_signal(signal.SIGCONT)
+                counts.add("paused past the lease")
+        said[index] = line
+
+    threads = [threading.Thread(target=follow, args=(index,)) for index in range(len(many))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    commits = sum(word == "committed" for word in said.values())
+    counts.add("rounds with exactly one commit", int(commits == 1))
+    counts.add("double commits", int(commits > 1))
+    for word in said.values():
+        counts.add(word)
+
+
+def full_disk(study: Path, limits: list[int], folder: Path) -> Counts:
+    """No file may grow beyond a limit (RLIMIT_FSIZE): the worker says so, and what was saved before is of use."""
+    counts, wanted = Counts("disk full", 0), uninterrupted(study)
+    for limit in limits:
+        out = folder / f"out{limit}"
+        share_text(study, out)
+        limited = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        limited += "sys.argv = sys.argv[1:]; runpy.run_module('lmscale.cli', run_name='__main__')"
+        arguments = command(study, out, "--checkpoint-seconds", "0.2")
+        worker = Worker([sys.executable, "-c", limited, "lmscale", *arguments[3:]])
+        status = worker.end()
+        counts.add("limits")
+        if status == 0:
+            counts.add("nothing grew so large")
+        else:
+            assert status == 74, (limit, status, worker.errors)
+            assert worker.errors[-1].startswith("lmscale: out: "), worker.errors
+            counts.add("status 74, one line")
+        again = Worker(command(study, out))
+        assert again.end() == 0, again.errors
+        assert digits(Workspace(out, "small")) == wanted, limit
+        counts.add("went on to the same bits")
+    return counts
