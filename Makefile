@@ -56,9 +56,11 @@ bench: setup
 	$(VENV)/bin/python tests/bench/train.py $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(if $(NANODO),--nanodo $(NANODO))
 	$(VENV)/bin/python tests/bench/replicas.py
 
-# Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped.
+# Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then
+# the faults that a sweep survives, about an hour.
 soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sweep.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

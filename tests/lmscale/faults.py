@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmscale.files import Lines
 from lmscale.records import Workspace
 
 STUDY = """
@@ -374,4 +375,44 @@ def full_disk(study: Path, limits: list[int], folder: Path) -> Counts:
         assert again.end() == 0, again.errors
         assert digits(Workspace(out, "small")) == wanted, limit
         counts.add("went on to the same bits")
+    return counts
+
+
+# appends lines to argv[1], from the number argv[2] on, and says each when it is there
+APPENDER = """
+import sys
+from pathlib import Path
+from lmscale.files import Lines
+lines, number = Lines(Path(sys.argv[1])), int(sys.argv[2])
+while True:
+    lines.append({"step": number, "text": "x" * 3000})
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def torn_appends(count: int, seed: int, folder: Path) -> Counts:
+    """SIGKILLs while lines are appended to a file: none that was said is lost, and the next appends are sound."""
+    counts, randomly, lines = Counts("kills while appending", seed), random.Random(seed), Lines(folder / "lines.jsonl")
+    folder.mkdir(parents=True, exist_ok=True)
+    following = 0
+    for number in range(count):
+        if number % 50 == 0:
+            lines.path.unlink(missing_ok=True)  # or reading it takes longer and longer
+            following = 0
+        process = subprocess.Popen(
+            [sys.executable, "-c", APPENDER, str(lines.path), str(following)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(randomly.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        said = process.communicate()[0].split()
+        counts.add("kills")
+        counts.add("lines torn", int(lines.path.read_bytes()[-1:] != b"\n"))
+        steps = [row["step"] for row in lines.read()]
+        assert steps == list(range(len(steps))), steps
+        counts.add("lines said and lost", int(bool(said) and steps[-1] < int(said[-1])))
+        following = steps[-1] + 1
+    assert counts.done["lines said and lost"] == 0, counts
     return counts
