@@ -1,4 +1,4 @@
-"""The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]` prints a line of counts for each.
+"""The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]`, a line of counts for each.
 
 Rows: kills, corruptions, appends, launchers, disk. All of them take about an hour on two cores; what was printed for the
 rows that came to their end stands.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lmscale"))
 
-import faults  # noqa: E402
+import faults
 
 
 def main() -> int:
