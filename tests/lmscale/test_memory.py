@@ -62,11 +62,21 @@ def test_what_the_study_fixes_stays(large):
     assert (placement.microbatches, placement.remat) == (2, "layer")
 
 
-def test_a_cpu_may_prefer_small_microbatches(large, monkeypatch):
-    monkeypatch.setattr(layout, "CPU_MICROBATCH_TOKENS", 1024)
-    (trajectory,) = large.plan
-    assert place(trajectory, large.study, device(1e12, "cpu")).microbatches == 4
-    assert place(trajectory, large.study, device(1e12)).microbatches == 1
+@pytest.mark.parametrize(("width", "tokens", "count"), [(128, 4096, 1), (256, 4096, 2), (256, 8192, 4), (1024, 4096, 2)])
+def test_a_cpu_keeps_activations_in_its_caches(make_assembly, width, tokens, count):
+    study = make_assembly().study
+    recipe = dataclasses.replace(study.recipe, sequence=256, batch_tokens=PowerRule(value=tokens))
+    study = dataclasses.replace(
+        study,
+        sizes=(Size(width=width, depth=1),),
+        tokens=(40 * tokens,),
+        eval_tokens=4096,
+        recipe=recipe,
+        corpus=dataclasses.replace(study.corpus, allow_repeats=True),
+    )
+    (trajectory,) = make_plan(study, make_assembly().plan[0].text)
+    assert place(trajectory, study, device(1e12, "cpu")).microbatches == count
+    assert place(trajectory, study, device(1e12)).microbatches == 1
 
 
 def test_changes_named_in_a_refusal_fit(large):
