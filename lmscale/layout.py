@@ -15,8 +15,8 @@ from lmscale.plan import Trajectory
 from lmscale.shapes import shape_for
 
 FILLED = 0.8  # share of a device's memory that a step is planned to fill
-# On a CPU a microbatch's largest activations, [tokens, F] in float32, should stay in the caches, and its matrix products
-# should not become small: 256x6 with 4,096 tokens is 9 % faster in two parts, 2 % in four (docs/benchmarks.md)
+# On a CPU a microbatch's largest activations, [tokens, F] in float32, should stay in the caches, and its matrix
+# products not become small: 256x6 with 4,096 tokens is 9 % faster in two parts, 2 % in four (docs/benchmarks.md)
 CPU_ACTIVATION_BYTES = 2**23
 CPU_MICROBATCH_TOKENS = 2048
 

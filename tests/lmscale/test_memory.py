@@ -62,7 +62,9 @@ def test_what_the_study_fixes_stays(large):
     assert (placement.microbatches, placement.remat) == (2, "layer")
 
 
-@pytest.mark.parametrize(("width", "tokens", "count"), [(128, 4096, 1), (256, 4096, 2), (256, 8192, 4), (1024, 4096, 2)])
+@pytest.mark.parametrize(
+    ("width", "tokens", "count"), [(128, 4096, 1), (256, 4096, 2), (256, 8192, 4), (1024, 4096, 2)]
+)
 def test_a_cpu_keeps_activations_in_its_caches(make_assembly, width, tokens, count):
     study = make_assembly().study
     recipe = dataclasses.replace(study.recipe, sequence=256, batch_tokens=PowerRule(value=tokens))
