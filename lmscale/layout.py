@@ -51,7 +51,7 @@ def check_mesh(plan: Sequence[Trajectory], mesh: MeshConfig, microbatches: int =
             rows = trajectory.hyperparameters.batch_sequences // (mesh.data * mesh.fsdp)
             mend = f"choose microbatches that divide the {rows} sequences of a device, or none, and they are chosen"
         else:
-            mend = f"--mesh {fitting} fits every size" if fitting else "or a larger recipe.batch_tokens"
+            mend = f"--mesh {fitting} fits every size"
         raise InputError(f"mesh: '{mesh}' does not fit size {trajectory.shape}: {why}; {mend}")
 
 
@@ -81,7 +81,8 @@ def largest_part(mesh: MeshConfig, devices: int) -> MeshConfig:
 
 
 def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return small + [number // d for d in reversed(small) if d * d != number]
 
 
 def factorizations(devices: int) -> Iterator[MeshConfig]:
@@ -152,15 +153,17 @@ def place(trajectory: Trajectory, study: Study, memory: Memory | None, replicas:
     raise InputError(
         f"memory: a step of size {trajectory.shape} on mesh '{study.mesh}' takes at least "
         f"{in_words(least.bytes.total)} a device, and {FILLED:.0%} of {in_words(memory.device_bytes)} is to be filled; "
-        f"{advice(trajectory, study, memory, FILLED * memory.device_bytes)}"
+        f"{advice(trajectory, study, memory, FILLED * memory.device_bytes, replicas)}"
     )
 
 
-def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: float) -> str:
-    """Two changes after which a step takes at most `limit_bytes` a device, those that leave its numbers alone first."""
+def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: float, replicas: int = 1) -> str:
+    """Two changes after which a step of `replicas` models takes at most `limit_bytes` a device, those that leave its
+    numbers alone first.
+    """
     found = []
-    for option, changed, mesh, remat in _changes(trajectory, study, memory):
-        for placement in candidates(changed, mesh, memory.platform, microbatches=None, remat=remat):
+    for option, changed, mesh, remat, count in _changes(trajectory, study, memory, replicas):
+        for placement in candidates(changed, mesh, memory.platform, microbatches=None, remat=remat, replicas=count):
             if placement.bytes.total <= limit_bytes:
                 words = option.format(placement.microbatches)
                 found.append(f"{words} ({in_words(placement.bytes.total)} a device)")
@@ -169,17 +172,20 @@ def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: fl
 
 
 def _changes(
-    trajectory: Trajectory, study: Study, memory: Memory
-) -> Iterator[tuple[str, Trajectory, MeshConfig, RematChoice]]:
-    """What to write, and the trajectory, mesh and rematerialisation it stands for."""
-    mesh = study.mesh
-    yield "--microbatches {}", trajectory, mesh, "none"
-    yield "--remat layer --microbatches {}", trajectory, mesh, "layer"
+    trajectory: Trajectory, study: Study, memory: Memory, replicas: int
+) -> Iterator[tuple[str, Trajectory, MeshConfig, RematChoice, int]]:
+    """What to write, and the trajectory, mesh, rematerialisation and replicas it stands for."""
+    mesh, fewer = study.mesh, replicas // 2
+    while fewer >= 1:
+        yield f"--replicas {fewer} --microbatches {{}}", trajectory, mesh, "none", fewer
+        fewer //= 2
+    yield "--microbatches {}", trajectory, mesh, "none", replicas
+    yield "--remat layer --microbatches {}", trajectory, mesh, "layer", replicas
     if not memory.shared:
         for factor in (2, 4, 8, 16, 32, 64):
             wider = replace(mesh, fsdp=mesh.fsdp * factor)
             if misfit(trajectory, wider) is None:
-                yield f"--mesh {wider} --microbatches {{}}", trajectory, wider, "auto"
+                yield f"--mesh {wider} --microbatches {{}}", trajectory, wider, "auto", replicas
     params = trajectory.shape.params / 2
     while True:
         try:
@@ -187,5 +193,5 @@ def _changes(
             smaller = shape_for(params, shape.vocab, tied=shape.tied, positions=shape.positions)
         except InputError:  # below the ladder
             return
-        yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto"
+        yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto", replicas
         params /= 2

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +23,11 @@ import jax
 from lmscale import STARTED, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
+from lmscale.config import Remat, Study
 from lmscale.evaluate import NamedSet
 from lmscale.lanes import Progress, Start, Training
-from lmscale.layout import place
-from lmscale.memory import study_memory
+from lmscale.layout import Placement, place
+from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
@@ -60,8 +62,11 @@ def _work(
     use_cache(lambda line: tell({"event": "say", "line": line}))
     mesh = make_mesh(study.mesh)
     accelerator = mesh.devices.flat[0].platform != "cpu"
-    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh))
+    memory = study_memory(
+        study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh), hosts=distributed.hosts()
+    )
     failed: OutOfMemory | None = None
+    been: set[str] = set()
     steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
     make = partial(_training, assembly, workspace, stop, tell, profile)
     began = STARTED
@@ -71,10 +76,10 @@ def _work(
             return True
         with ExitStack() as locks:
             mine = distributed.decide(partial(_take, stack, workspace, locks, leavings, assembly.extra_sets))
-            pending = [t for t in stack.members if t.id in mine]
+            pending = [t for t in stack.members if t.id in mine and t.id not in been]
             if not pending:
                 continue
-            placement = place(pending[0], study, memory, stack.width)
+            placement = _placement(pending[0], study, memory, stack.width)
             key = (pending[0].program, stack.width)
             if key not in steps:
                 steps[key] = Step(
@@ -87,15 +92,18 @@ def _work(
                 )
             trainings = [make(t, steps[key], len(pending), began) for t in pending]
             try:
+                been |= {t.id for t in pending}  # what of them cannot be scored now cannot be scored in a moment
                 train(*trainings)
                 if scored := sum(score_finished(t) for t in trainings):
                     tell({"event": "scored", "runs": scored})
             except Interrupted:
                 return True
             except Exception as error:
-                if not is_out_of_memory(error) or jax.process_count() > 1:  # of a job, the others wait in collectives
+                if not is_out_of_memory(error):
                     raise
-                failed = explain(error, pending[0], study, placement, memory)
+                failed = explain(error, pending[0], study, placement, memory, stack.width)
+                if jax.process_count() > 1:  # the others wait in collectives
+                    raise failed from error
                 tell({"event": "say", "line": str(failed)})
                 left_alone.push(locks.pop_all())
             finally:
@@ -105,6 +113,17 @@ def _work(
     if failed is not None:
         raise failed
     return False
+
+
+def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int) -> Placement:
+    """Where a step is laid out, as process 0 finds it: hosts may differ in memory, but not in their programs."""
+
+    def chosen() -> tuple[int, Remat]:
+        placement = place(trajectory, study, memory, replicas)
+        return placement.microbatches, placement.remat
+
+    microbatches, remat = distributed.decide(chosen)
+    return place(trajectory, replace(study, microbatches=microbatches, remat=remat), memory, replicas)
 
 
 def _training(
