@@ -54,6 +54,7 @@ bench: setup
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/fit.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[train,bench]'
 	$(VENV)/bin/python tests/bench/train.py $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(if $(NANODO),--nanodo $(NANODO))
+	$(VENV)/bin/python tests/bench/sweep.py
 	$(VENV)/bin/python tests/bench/replicas.py
 
 # Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then

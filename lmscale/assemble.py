@@ -34,7 +34,8 @@ class Assembly:
         """Of all that the processes of a job must have alike: what is trained, and in which calls."""
         study = self.study
         runs = [(trajectory.id, [run.id for run in trajectory.runs]) for trajectory in self.plan]
-        told = f"{runs} {study.mesh} {study.microbatches} {study.steps_per_dispatch}"
+        layout = study.mesh, study.microbatches, study.remat, study.device_memory_bytes, study.replicas
+        told = f"{runs} {layout} {study.steps_per_dispatch} {[s.label for s in self.extra_sets]}"
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     @property

@@ -1,4 +1,4 @@
-"""Causal attention: by blocks of queries where that is faster, on a CPU; the platform's own kernel elsewhere."""
+"""Causal attention: by blocks of queries where that is faster, on a CPU; jax's own attention elsewhere."""
 
 from __future__ import annotations
 

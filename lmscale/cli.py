@@ -253,7 +253,9 @@ def sweep(args: argparse.Namespace) -> int:
         return INTERRUPTED
     if outcome.left:
         print(f"{outcome.left} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
-    return FAILURE if outcome.left else 0
+    if outcome.unscored:
+        print(f"{outcome.unscored} runs have no scores on some evaluation set; see above", file=sys.stderr)
+    return FAILURE if outcome.left or outcome.unscored else 0
 
 
 def run(args: argparse.Namespace) -> int:

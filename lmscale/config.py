@@ -24,6 +24,9 @@ Remat = Literal["none", "layer"]  # what is computed again in the backward pass 
 Positions = Literal["rotary", "learned"]
 RematChoice = Literal["auto", "none", "layer"]
 Log = Literal["tensorboard", "wandb"]
+DEVICES_MAX = 16_384  # more than the largest slices of TPUs have
+BATCH_TOKENS_MAX = 1e12
+DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
@@ -42,7 +45,19 @@ class PowerRule:
         check(abs(self.exponent) <= 2, "rule.exponent", self.exponent, "must lie between -2 and 2")
 
     def __call__(self, params: float) -> float:
-        return self.value * (params / self.params) ** self.exponent
+        """Raises InputError where the rule leaves the range of numbers."""
+        try:
+            value = self.value * (params / self.params) ** self.exponent
+        except OverflowError:
+            value = math.inf
+        given = f"{self.value:g} * (N / {self.params:g})^{self.exponent:g}"
+        check(
+            0 < value < math.inf,
+            "rule",
+            given,
+            f"gives {value:g} for a model of {params:,} parameters; choose another exponent",
+        )
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +115,8 @@ class Corpus:
 class EvalSet:
     """A further text that every run is scored on: the held-out documents of another corpus.
 
-    The hash that chooses them depends on a document's content alone. With the training corpus's share `heldout` (the
-    default), a document that both corpora hold is therefore never one that was trained on.
+    The hash that chooses them depends on a document's content alone. With at most the training corpus's share `heldout`
+    a document that both corpora hold is therefore never one that was trained on.
     """
 
     WORDS: ClassVar[str] = "a set such as books=books/*.txt (a name and its files)"
@@ -181,6 +196,12 @@ class Recipe:
         """
         rule, rate = self.batch_tokens(params_matrices), self.learning_rate(params_matrices)
         wanted = min(rule, self.batch_tokens_max or math.inf)
+        check(
+            wanted <= BATCH_TOKENS_MAX,
+            "recipe.batch_tokens",
+            f"{wanted:g}",
+            f"exceeds {BATCH_TOKENS_MAX:g} tokens; lower it",
+        )
         sequences = max(1, 2 ** round(math.log2(wanted / self.sequence)))
         if self.batch_tokens_max is not None and sequences * self.sequence > self.batch_tokens_max:
             sequences //= 2
@@ -247,6 +268,12 @@ class MeshConfig:
         normalise(self, "mesh.")
         for name in ("data", "fsdp", "tensor"):
             check(getattr(self, name) >= 1, f"mesh.{name}", getattr(self, name), "must be at least 1")
+        check(
+            self.devices <= DEVICES_MAX,
+            "mesh",
+            str(self),
+            f"takes more than {DEVICES_MAX:,} devices; choose a smaller one",
+        )
 
     @property
     def devices(self) -> int:
@@ -283,7 +310,7 @@ class Study:
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
     # CPU one at a time (lmscale.replicas)
     replicas: int | None = None
-    checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work
+    checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work, and a call of the program
     telemetry: tuple[Log, ...] = ("tensorboard",)  # where the numbers of each call go beside the curves
 
     def __post_init__(self) -> None:
@@ -332,6 +359,11 @@ class Study:
             self.device_memory_bytes,
             "must be positive",
         )
-        check(self.steps_per_dispatch >= 1, "steps_per_dispatch", self.steps_per_dispatch, "must be at least 1")
+        check(
+            1 <= self.steps_per_dispatch <= DISPATCH_MAX,
+            "steps_per_dispatch",
+            self.steps_per_dispatch,
+            f"must lie between 1 and {DISPATCH_MAX}",
+        )
         check(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "must be at least 1")
         check(self.checkpoint_seconds > 0, "checkpoint_seconds", self.checkpoint_seconds, "must be positive")

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, USER_ERROR
+from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR
 from lmscale.job import COORDINATOR, Job
+from lmscale.out_of_memory import OutOfMemory
 from lmscale.rollcall import call_roll, is_loopback
 from lmscale.typed import check
 
@@ -46,6 +47,11 @@ _team: Team | None = None
 def leads() -> bool:
     """Whether this process decides and writes: it is alone, or process 0 of its job."""
     return _team is None or _team.job.process == 0
+
+
+def hosts() -> int:
+    """How many machines the job runs on, as far as its coordinator's address tells: a loopback address means one."""
+    return 1 if _team is None or is_loopback(_team.job.address[0]) else _team.job.processes
 
 
 def decide(function: Callable[[], T]) -> T:
@@ -213,6 +219,8 @@ class Team:
                 status, line = INTERRUPTED, "interrupted"
             case SystemExit():
                 status, line = FAILURE, f"exit {error.code}"
+            case OutOfMemory():
+                status, line = OUT_OF_MEMORY, str(error)
             case _:
                 status, line = FAILURE, f"{type(error).__name__}: {' '.join(str(error).split())}"[:LINE_LETTERS]
                 if not isinstance(error, OSError):

@@ -46,6 +46,10 @@ class EventFile:
         scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._write(self._event(wall_time=time.time(), step=step, summary=self._summary(value=scalars)))
 
+    def summarise(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the scalars of a finished run, at its last step."""
+        self.write(step, values, first=step + 1)
+
     def close(self) -> None:
         self._file.close()
 

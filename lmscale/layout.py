@@ -15,7 +15,10 @@ from lmscale.plan import Trajectory
 from lmscale.shapes import shape_for
 
 FILLED = 0.8  # share of a device's memory that a step is planned to fill
-CPU_MICROBATCH_TOKENS: int | None = None  # on a CPU, tokens of a microbatch that stay in its caches; none: not limited
+# On a CPU a microbatch's largest activations, [tokens, F] in float32, should stay in the caches, and its matrix
+# products not become small: 256x6 with 4,096 tokens is 9 % faster in two parts, 2 % in four (docs/benchmarks.md)
+CPU_ACTIVATION_BYTES = 2**23
+CPU_MICROBATCH_TOKENS = 2048
 
 
 def misfit(trajectory: Trajectory, mesh: MeshConfig, microbatches: int = 1) -> str | None:
@@ -48,7 +51,7 @@ def check_mesh(plan: Sequence[Trajectory], mesh: MeshConfig, microbatches: int =
             rows = trajectory.hyperparameters.batch_sequences // (mesh.data * mesh.fsdp)
             mend = f"choose microbatches that divide the {rows} sequences of a device, or none, and they are chosen"
         else:
-            mend = f"--mesh {fitting} fits every size" if fitting else "or a larger recipe.batch_tokens"
+            mend = f"--mesh {fitting} fits every size"
         raise InputError(f"mesh: '{mesh}' does not fit size {trajectory.shape}: {why}; {mend}")
 
 
@@ -78,7 +81,8 @@ def largest_part(mesh: MeshConfig, devices: int) -> MeshConfig:
 
 
 def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return small + [number // d for d in reversed(small) if d * d != number]
 
 
 def factorizations(devices: int) -> Iterator[MeshConfig]:
@@ -109,15 +113,24 @@ def candidates(
     """Layouts on a mesh in the order of preference: nothing computed again first, then the fewest microbatches."""
     rows = trajectory.hyperparameters.batch_sequences // (mesh.data * mesh.fsdp)
     counts = _divisors(rows)
-    if platform == "cpu" and CPU_MICROBATCH_TOKENS is not None:
-        tokens = rows * trajectory.hyperparameters.sequence
-        counts = [count for count in counts if tokens <= count * CPU_MICROBATCH_TOKENS] or counts[-1:]
+    if platform == "cpu":
+        fewest = cpu_microbatches(trajectory, mesh)
+        counts = [count for count in counts if count >= fewest]
     remats: tuple[Remat, ...] = ("none", "layer") if remat == "auto" else (remat,)
     return [
         Placement(microbatches=count, remat=what, bytes=step_bytes(trajectory, mesh, count, what, platform, replicas))
         for what in remats
         for count in ([microbatches] if microbatches is not None else counts)
     ]
+
+
+def cpu_microbatches(trajectory: Trajectory, mesh: MeshConfig) -> int:
+    """Into how many microbatches a CPU splits a batch for its caches' sake, whatever its memory."""
+    rows = trajectory.hyperparameters.batch_sequences // (mesh.data * mesh.fsdp)
+    tokens = rows * trajectory.hyperparameters.sequence
+    activations = 4 * tokens * trajectory.shape.feedforward / mesh.tensor
+    counts = [count for count in _divisors(rows) if count * CPU_MICROBATCH_TOKENS <= tokens] or [1]
+    return next((count for count in counts if activations <= count * CPU_ACTIVATION_BYTES), counts[-1])
 
 
 def place(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int = 1) -> Placement:
@@ -140,15 +153,17 @@ def place(trajectory: Trajectory, study: Study, memory: Memory | None, replicas:
     raise InputError(
         f"memory: a step of size {trajectory.shape} on mesh '{study.mesh}' takes at least "
         f"{in_words(least.bytes.total)} a device, and {FILLED:.0%} of {in_words(memory.device_bytes)} is to be filled; "
-        f"{advice(trajectory, study, memory, FILLED * memory.device_bytes)}"
+        f"{advice(trajectory, study, memory, FILLED * memory.device_bytes, replicas)}"
     )
 
 
-def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: float) -> str:
-    """Two changes after which a step takes at most `limit_bytes` a device, those that leave its numbers alone first."""
+def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: float, replicas: int = 1) -> str:
+    """Two changes after which a step of `replicas` models takes at most `limit_bytes` a device, those that leave its
+    numbers alone first.
+    """
     found = []
-    for option, changed, mesh, remat in _changes(trajectory, study, memory):
-        for placement in candidates(changed, mesh, memory.platform, microbatches=None, remat=remat):
+    for option, changed, mesh, remat, count in _changes(trajectory, study, memory, replicas):
+        for placement in candidates(changed, mesh, memory.platform, microbatches=None, remat=remat, replicas=count):
             if placement.bytes.total <= limit_bytes:
                 words = option.format(placement.microbatches)
                 found.append(f"{words} ({in_words(placement.bytes.total)} a device)")
@@ -157,17 +172,20 @@ def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: fl
 
 
 def _changes(
-    trajectory: Trajectory, study: Study, memory: Memory
-) -> Iterator[tuple[str, Trajectory, MeshConfig, RematChoice]]:
-    """What to write, and the trajectory, mesh and rematerialisation it stands for."""
-    mesh = study.mesh
-    yield "--microbatches {}", trajectory, mesh, "none"
-    yield "--remat layer --microbatches {}", trajectory, mesh, "layer"
+    trajectory: Trajectory, study: Study, memory: Memory, replicas: int
+) -> Iterator[tuple[str, Trajectory, MeshConfig, RematChoice, int]]:
+    """What to write, and the trajectory, mesh, rematerialisation and replicas it stands for."""
+    mesh, fewer = study.mesh, replicas // 2
+    while fewer >= 1:
+        yield f"--replicas {fewer} --microbatches {{}}", trajectory, mesh, "none", fewer
+        fewer //= 2
+    yield "--microbatches {}", trajectory, mesh, "none", replicas
+    yield "--remat layer --microbatches {}", trajectory, mesh, "layer", replicas
     if not memory.shared:
         for factor in (2, 4, 8, 16, 32, 64):
             wider = replace(mesh, fsdp=mesh.fsdp * factor)
             if misfit(trajectory, wider) is None:
-                yield f"--mesh {wider} --microbatches {{}}", trajectory, wider, "auto"
+                yield f"--mesh {wider} --microbatches {{}}", trajectory, wider, "auto", replicas
     params = trajectory.shape.params / 2
     while True:
         try:
@@ -175,5 +193,5 @@ def _changes(
             smaller = shape_for(params, shape.vocab, tied=shape.tied, positions=shape.positions)
         except InputError:  # below the ladder
             return
-        yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto"
+        yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto", replicas
         params /= 2

@@ -75,9 +75,11 @@ def step_bytes(
     )
 
 
-def study_memory(study: Study, *, workers: int, accelerator: bool, device_bytes: float | None = None) -> Memory | None:
+def study_memory(
+    study: Study, *, workers: int, accelerator: bool, device_bytes: float | None = None, hosts: int = 1
+) -> Memory | None:
     """What a device has for this study: as the study says; else what the accelerator said of itself; else a worker's
-    share of this host. None for an accelerator that was not asked.
+    share of this host, one of `hosts` that make up the mesh. None for an accelerator that was not asked.
     """
     platform = "accelerator" if accelerator else "cpu"
     if study.device_memory_bytes is not None:
@@ -87,7 +89,7 @@ def study_memory(study: Study, *, workers: int, accelerator: bool, device_bytes:
     process, _ = resource.getrlimit(resource.RLIMIT_AS)
     share = host_bytes() / workers
     share = share if process == resource.RLIM_INFINITY else min(share, process)
-    return Memory(device_bytes=share / study.mesh.devices, platform=platform, shared=True)
+    return Memory(device_bytes=share / -(-study.mesh.devices // hosts), platform=platform, shared=True)
 
 
 def host_bytes() -> float:

@@ -55,7 +55,7 @@ class Decoder(nn.Module):
         embedding = parameter(self, "embedding", init, (s.vocab, s.width))
         table = constrain(embedding.astype(self.dtype), self.mesh, "vocab", None)  # gathered over fsdp, like any matrix
         x = table[tokens]
-        if s.positions:  # as large as the tokens' at first, as in GPT-2
+        if s.positions:  # as large as the tokens' at first
             init_positions = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), (None, "embed"))
             positions = parameter(self, "position_embedding", init_positions, (s.positions, s.width))
             x = x + constrain(positions.astype(self.dtype), self.mesh, None, None)[: tokens.shape[1]]

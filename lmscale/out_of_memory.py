@@ -38,7 +38,12 @@ def _bytes(match: re.Match[str] | None) -> float | None:
 
 
 def explain(
-    error: BaseException, trajectory: Trajectory, study: Study, placement: Placement, memory: Memory | None
+    error: BaseException,
+    trajectory: Trajectory,
+    study: Study,
+    placement: Placement,
+    memory: Memory | None,
+    replicas: int = 1,
 ) -> OutOfMemory:
     """One line about a step that did not fit. The changes it names take less than half of what was tried."""
     asked, there = amounts(str(error))
@@ -48,7 +53,7 @@ def explain(
     line = f"{trajectory.id}: out of memory: {said}"
     if there and memory:
         at_most = min(FILLED * there, placement.bytes.total / 2)
-        line += f", {in_words(there)} there ({layout}); {advice(trajectory, study, memory, at_most)}"
+        line += f", {in_words(there)} there ({layout}); {advice(trajectory, study, memory, at_most, replicas)}"
     else:
         line += f" ({layout}); try more microbatches, --remat layer, or --mesh with a larger fsdp axis"
     return OutOfMemory(line)

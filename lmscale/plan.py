@@ -64,7 +64,9 @@ class Trajectory:
     hyperparameters: Hyperparameters
     seed: int
     text: Text
-    recipe: str  # digest of the recipe's rules: only runs of one recipe are fitted together; no part of the identity
+    # digest of the recipe's rules and of what is the same at every size: only runs of one are fitted together; no part
+    # of the identity
+    recipe: str
     horizon_steps: int | None  # length of a cosine schedule; None for a trunk, whose length is open
     runs: tuple[Run, ...] = ()
 
@@ -141,6 +143,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     Raises InputError if a run does not fit its schedule, the corpus is too small, or nothing is left to run.
     """
     plan: list[Trajectory] = []
+    architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
         shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings, positions=positions)
@@ -158,7 +161,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
                     hyperparameters=h,
                     seed=seed,
                     text=text,
-                    recipe=digest(asdict(recipe)),
+                    recipe=digest({**asdict(recipe), **architecture}),
                     horizon_steps=horizon,
                 )
                 plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))

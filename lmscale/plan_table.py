@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from lmscale.assemble import Assembly
 from lmscale.config import OWN_SET
-from lmscale.layout import place
+from lmscale.layout import Placement, place
 from lmscale.memory import Memory, in_words
+from lmscale.replicas import make_stacks
 
 if TYPE_CHECKING:
     from lmscale.calibrate import Estimate
@@ -22,8 +23,9 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
     """The grid a row a run, then what it costs. Without an `estimate` the times are left out."""
     study = assembly.study
     lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
+    placed = placements(assembly, memory)
     for t in assembly.plan:
-        h, placement = t.hyperparameters, place(t, study, memory)
+        h, placement = t.hyperparameters, placed[t.id]
         for run in t.runs:
             lines.append(
                 f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
@@ -53,16 +55,26 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
     return "\n".join(lines)
 
 
+def placements(assembly: Assembly, memory: Memory | None) -> dict[str, Placement]:
+    """How the step of each trajectory will be laid out, by its id; with those that are trained in the same step."""
+    accelerator = memory is None or memory.platform != "cpu"
+    stacks = make_stacks(assembly.plan, assembly.study.replicas, accelerator=accelerator)
+    placed = {stack: place(stack.members[0], assembly.study, memory, stack.width) for stack in stacks}
+    return {t.id: placement for stack, placement in placed.items() for t in stack.members}
+
+
 def layout_lines(assembly: Assembly, memory: Memory | None) -> list[str]:
     """What the columns `micro` and `a device` stand for."""
     there = in_words(memory.device_bytes) if memory else "an amount that is known where it trains"
-    again = sorted({str(t.shape) for t in assembly.plan if place(t, assembly.study, memory).remat == "layer"})
+    placed = placements(assembly, memory)
+    again = sorted({str(t.shape) for t in assembly.plan if placed[t.id].remat == "layer"})
     lines = [f"micro: microbatches whose gradients are added up; a device: bytes of a step on each, of {there}"]
     return lines + [f"layers are computed again in the backward pass (remat): {', '.join(again)}"] * bool(again)
 
 
 def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None) -> dict:
     """The same as one JSON object: `runs`, totals, `warnings` and, where measured, `seconds`."""
+    placed = placements(assembly, memory)
     runs = [
         {
             "run_id": run.id,
@@ -83,7 +95,7 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "bytes_per_device": placement.bytes.total,
         }
         for t in assembly.plan
-        for placement in [place(t, assembly.study, memory)]
+        for placement in [placed[t.id]]
         for run in t.runs
     ]
     return {

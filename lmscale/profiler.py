@@ -43,3 +43,4 @@ class Profiler:
             self.say(
                 f"profile: no call trained steps {self.wanted[0]} to {self.wanted[-1]} of {self.folder.parent.name}"
             )
+            self.wanted = None

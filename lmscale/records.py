@@ -34,7 +34,8 @@ RUN_COLUMNS = (
     "seed", "status", "interventions", "mesh", "device", "step_seconds",
 )
 # fmt: on
-# loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on text not seen before
+# loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on the text of
+# those steps before they are trained on it
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
 # eval_set tells apart two states of a set whose name stayed
 SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr", "eval_set")

@@ -45,7 +45,10 @@ def score_finished(t: Training) -> int:
         try:
             params = Checkpoints(t.workspace.run(run.id) / "final", t.say).restore(run.steps, like)["params"]
         except CorruptCheckpoint as error:
-            t.say(f"{run.id} has no scores on {', '.join(s.name for s in missing)}: its final parameters: {error}")
+            line = (
+                f"{run.id} cannot be scored on {', '.join(s.name for s in missing)}, its final parameters are damaged"
+            )
+            t.say(f"{line} ({error}); remove {t.workspace.run(run.id)} and sweep again to train it anew")
             continue
         score(t, run, params, missing)
         count += 1

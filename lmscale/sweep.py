@@ -35,6 +35,7 @@ class Outcome:
     skipped: int = 0  # were finished before
     diverged: int = 0  # now or before
     scored: int = 0  # finished before, and now scored on sets added since
+    unscored: int = 0  # finished, but without scores on some set
     left: int = 0  # still without a record: interrupted, failed, or being trained by another sweep
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)  # a line for each worker that ended badly
@@ -72,6 +73,7 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
                 meter.take(event)
         outcome.interrupted = bool(asked)
     outcome.left = sum(workspace.record(run.id) is None for _, run in pending)
+    outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.extra_sets)) for _, run, _ in grid)
     workspace.export()
     outcome.seconds = time.monotonic() - began
     return outcome

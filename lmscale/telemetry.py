@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmscale import accelerators
+from lmscale import accelerators, distributed
 from lmscale.evaluate import Evaluation
 from lmscale.event_files import EventFile
 from lmscale.plan import Run, Trajectory
@@ -39,7 +40,7 @@ def peak_of(devices: Sequence[Device], dtype: str) -> Peak:
     """The peak of `devices` in `dtype` ("float32" or "bfloat16").
 
     Accelerators of the table have their maker's; for others a matrix product is timed. Devices of a CPU share its
-    cores, so together they have the rate of one product, in float32 whatever the dtype; other processes count anew.
+    cores, so together they have the rate of one product, in float32 whatever the dtype; other hosts count anew.
     """
     first = devices[0]
     known = accelerators.find(first.device_kind)
@@ -49,7 +50,7 @@ def peak_of(devices: Sequence[Device], dtype: str) -> Peak:
             source=f"{len(devices)} x {first.device_kind}, {dtype}: {known.source}",
         )
     if first.platform == "cpu":
-        width, dtype, count = 1024, "float32", len({device.process_index for device in devices})
+        width, dtype, count = 1024, "float32", distributed.hosts()
     else:
         width, count = 8192, len(devices)
     local = next(device for device in devices if device.process_index == jax.process_index())
@@ -79,6 +80,9 @@ def memory_bytes(devices: Iterable[Device]) -> int:
     used = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     if used:
         return max(used)
+    if sys.platform == "linux":  # not ru_maxrss, which a process inherits from the one that started it
+        status = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024
 
@@ -121,10 +125,14 @@ class HostClock:
 
     @property
     def share(self) -> float | None:
-        """Of the wall time until the last wait; None before the second."""
+        """Of the wall time until now; None before the second wait.
+
+        To be asked when nothing is in flight: the time since the last wait is the host's.
+        """
+        now = time.monotonic()
         if self.began is None or self._wall <= self.began:
             return None
-        return self.host_seconds / (self._wall - self.began)
+        return (self.host_seconds + now - self._wall) / (now - self.began)
 
 
 class Log(Protocol):
@@ -132,6 +140,10 @@ class Log(Protocol):
 
     def write(self, step: int, values: dict[str, float], *, first: int) -> None:
         """Adds the scalars of `step`, which stand for the steps from `first` on."""
+        ...
+
+    def summarise(self, step: int, values: dict[str, float]) -> None:
+        """Adds what stands beside the numbers of the last step, `step`."""
         ...
 
     def close(self) -> None: ...
@@ -214,7 +226,7 @@ class Telemetry:
         """Notes the loss of a finished run on an evaluation set."""
         values = {f"loss_nats/{name}": result.loss_nats, f"bits_per_byte/{name}": result.bits_per_byte}
         for log in self._logs(run, "cooldown"):
-            log.write(run.steps, values, first=run.steps + 1)  # stands beside the last step's numbers
+            log.summarise(run.steps, values)
 
     def record(self, step_seconds: list[float]) -> dict:
         """What a run's record says, with the median speed of calls whose steps took `step_seconds` each."""

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import jax
@@ -37,7 +37,8 @@ def train(*replicas: Training) -> None:
     """
     for t in replicas:
         distributed.decide(partial(begin, t))
-        t.telemetry.clock = replicas[0].telemetry.clock  # they wait, and are waited for, together
+        # they wait, and are waited for, together
+        t.telemetry.clock, t.telemetry.profiler = replicas[0].telemetry.clock, replicas[0].telemetry.profiler
     for runs in zip(*(sorted(t.trajectory.runs, key=lambda run: run.branch_step) for t in replicas), strict=True):
         left = unrecorded(replicas[0], runs)
         pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if run in left]
@@ -111,7 +112,7 @@ class Dispatched:
     step: int
     count: int
     metrics: Metrics
-    dispatched: float = field(default_factory=time.monotonic)
+    dispatched: float
 
 
 def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -> Dispatched:
@@ -119,13 +120,14 @@ def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -
     before = programs()
     windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
     call = partial(lanes[0].training.telemetry.call, start, stop)
+    began = time.monotonic()  # before the call: one that is traced is awaited in it
     metrics = together.advance(windows, rates, stop - start, call)
     if new := [lane.training for lane in lanes if lane.training.start is None]:
         start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
         for t in new:
             t.start = start_up
         new[0].started(start_up)  # once for all that are trained together
-    return Dispatched(stop, stop - start, metrics)
+    return Dispatched(stop, stop - start, metrics, began)
 
 
 def account(lanes: Sequence[Lane], call: Dispatched, ended: float) -> float:
@@ -145,7 +147,7 @@ def account(lanes: Sequence[Lane], call: Dispatched, ended: float) -> float:
         if finite.all():
             note(lanes[r], call, losses[r].mean(), norms[r].mean(), seconds)
         else:
-            step = call.step - call.count + int(np.argmin(finite))
+            step = call.step - call.count + int(np.argmin(finite)) + 1  # counted from 1
             lose(lanes[r], f"training loss or gradient not finite at step {step}")
     return now
 
@@ -219,10 +221,10 @@ def finish(lane: Lane) -> None:
     final.save(run.steps, {"params": params}, keep=True)
     made = record(t, run, result)
     commit(t, run, made)
+    lane.checkpoints.remove()
     t.telemetry.evaluated(run, t.trajectory.text.headline, result)
     score(t, run, params, t.extra_sets)
     t.telemetry.finished(run)
-    lane.checkpoints.remove()
     t.done(run, made["row"])
 
 

@@ -40,5 +40,9 @@ class WandbRun:
         """Adds the scalars of `step`."""
         self._run.log(dict(values), step=step)
 
+    def summarise(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the scalars of a finished run: to its summary, for a run that is opened again has gone past the step."""
+        self._run.summary.update({**values, "steps": step})
+
     def close(self) -> None:
         self._run.finish()

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from analysis.errors import InputError
 from lmscale import STARTED, attempts, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
+from lmscale.config import Remat, Study
 from lmscale.evaluate import NamedSet
 from lmscale.lanes import Progress, Start, Training
-from lmscale.layout import place
+from lmscale.layout import Placement, place
 from lmscale.leases import Lease, LeaseLost, Leases
-from lmscale.memory import study_memory
+from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
@@ -70,7 +72,9 @@ def work(
     use_cache(lambda line: tell({"event": "say", "line": line}))
     mesh = make_mesh(study.mesh)
     accelerator = mesh.devices.flat[0].platform != "cpu"
-    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh))
+    memory = study_memory(
+        study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh), hosts=distributed.hosts()
+    )
     failed: OutOfMemory | None = None
     steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
     make = partial(_training, assembly, workspace, stop, tell, profile)
@@ -80,7 +84,7 @@ def work(
     for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
         if distributed.agree(stop.requested, due=False)[0]:
             return True
-        placement = place(stack.members[0], study, memory, stack.width)
+        placement = _placement(stack.members[0], study, memory, stack.width)
         mine = distributed.decide(partial(desk.take, stack, leavings))
         pending = [t for t in stack.members if t.id in mine]
         if not pending:
@@ -112,10 +116,12 @@ def work(
             desk.give_back("interrupted", str(lost))
         except BaseException as error:
             line = " ".join(str(error).split())
-            if is_out_of_memory(error) and jax.process_count() == 1:  # of a job, the others wait in collectives
-                failed = explain(error, pending[0], study, placement, memory)
-                tell({"event": "say", "line": str(failed)})
+            if is_out_of_memory(error):
+                failed = explain(error, pending[0], study, placement, memory, stack.width)
                 desk.give_back("failed", f"{attempts.MEMORY}: {failed}")
+                if jax.process_count() > 1:  # the others wait in collectives
+                    raise failed from error
+                tell({"event": "say", "line": str(failed)})
                 continue
             if attempts.is_disk(error):
                 desk.give_back("failed", f"io: {line}")
@@ -131,6 +137,17 @@ def work(
     if desk.given_up:
         raise GivenUp(f"{len(desk.given_up)} trajectories were given up; the next sweep tries them again")
     return False
+
+
+def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int) -> Placement:
+    """Where a step is laid out, as process 0 finds it: hosts may differ in memory, but not in their programs."""
+
+    def chosen() -> tuple[int, Remat]:
+        placement = place(trajectory, study, memory, replicas)
+        return placement.microbatches, placement.remat
+
+    microbatches, remat = distributed.decide(chosen)
+    return place(trajectory, replace(study, microbatches=microbatches, remat=remat), memory, replicas)
 
 
 def _training(
@@ -238,6 +255,7 @@ class Desk:
         self.leases: dict[str, Lease] = {}  # by trajectory
         self.members: dict[str, Trajectory] = {}
         self.given_up: set[str] = set()
+        self.been: set[str] = set()  # taken before: what of them could not be scored cannot be scored in a moment
 
     def take(self, stack: Stack, leavings: bool) -> list[str]:
         """The ids of the members of a stack that nobody else has and that have runs to train, or to score.
@@ -246,11 +264,12 @@ class Desk:
         later, `leavings` too.
         """
         for trajectory in stack.members:
-            if not self._is_left(trajectory) or self._is_given_up(trajectory):
+            if trajectory.id in self.been or not self._is_left(trajectory) or self._is_given_up(trajectory):
                 continue
             lease = self.office.take(trajectory.id, attempts.position(self.workspace, trajectory))
             if lease is not None:
                 self.leases[trajectory.id], self.members[trajectory.id] = lease, trajectory
+                self.been.add(trajectory.id)
                 if not self._is_left(trajectory):  # its last holder finished it just now
                     self._let_go(trajectory.id, "done", "")
             elif not self.leases and not leavings:

@@ -54,6 +54,7 @@ def library() -> np.ndarray:
 def lmscale(size: Size, path: str) -> Train:
     """The very step that lmscale's train.py calls, with learned positions, as the peers have them."""
     from lmscale.config import Hyperparameters, MeshConfig
+    from lmscale.layout import cpu_microbatches
     from lmscale.mesh import make_mesh
     from lmscale.plan import Text, Trajectory
     from lmscale.shapes import Shape
@@ -104,7 +105,8 @@ def lmscale(size: Size, path: str) -> Train:
         recipe="",
         horizon_steps=None,
     )
-    step = Step(trajectory, make_mesh(MeshConfig()), microbatches=1, steps_per_dispatch=DISPATCH)
+    microbatches = cpu_microbatches(trajectory, MeshConfig())
+    step = Step(trajectory, make_mesh(MeshConfig()), microbatches=microbatches, steps_per_dispatch=DISPATCH)
     state = step.init()
     rates = np.full(DISPATCH, RATE, np.float32)
 

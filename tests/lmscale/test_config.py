@@ -30,6 +30,10 @@ def test_numbers_and_lists_become_what_is_annotated():
         (lambda: Recipe(sequence=True), "recipe.sequence: True is not a whole number"),
         (lambda: Corpus(files="books/*.txt"), "corpus.files: 'books/*.txt' is not text, one or more"),  # type: ignore[arg-type]
         (lambda: MeshConfig(data=0), "mesh.data: 0 must be at least 1"),
+        (lambda: MeshConfig(data=100_000), "mesh: '100000,1,1' takes more than 16,384 devices"),
+        (lambda: study(steps_per_dispatch=20_000_000), "steps_per_dispatch: 20000000 must lie between 1 and 4096"),
+        (lambda: PowerRule(value=1.0, params=1e-300, exponent=2)(1e9), "rule: '1 * (N / 1e-300)^2' gives inf"),
+        (lambda: Recipe(batch_tokens=PowerRule(value=1e13)).resolve(10**6), "recipe.batch_tokens: '1e+13' exceeds"),
         (lambda: study(name="../up"), "name: '../up' must be lower-case"),
     ],
 )

@@ -17,6 +17,7 @@ from lmscale.layout import FILLED, check_mesh, place
 from lmscale.memory import Memory, host_bytes, in_words, step_bytes, study_memory
 from lmscale.out_of_memory import amounts, explain, is_out_of_memory
 from lmscale.plan import make_plan
+from lmscale.plan_table import placements
 from lmscale.records import Workspace
 
 LARGE = {"sizes": (Size(width=64, depth=4),), "recipe": {"sequence": 64, "batch_tokens": PowerRule(value=4096)}}
@@ -62,11 +63,23 @@ def test_what_the_study_fixes_stays(large):
     assert (placement.microbatches, placement.remat) == (2, "layer")
 
 
-def test_a_cpu_may_prefer_small_microbatches(large, monkeypatch):
-    monkeypatch.setattr(layout, "CPU_MICROBATCH_TOKENS", 1024)
-    (trajectory,) = large.plan
-    assert place(trajectory, large.study, device(1e12, "cpu")).microbatches == 4
-    assert place(trajectory, large.study, device(1e12)).microbatches == 1
+@pytest.mark.parametrize(
+    ("width", "tokens", "count"), [(128, 4096, 1), (256, 4096, 2), (256, 8192, 4), (1024, 4096, 2)]
+)
+def test_a_cpu_keeps_activations_in_its_caches(make_assembly, width, tokens, count):
+    study = make_assembly().study
+    recipe = dataclasses.replace(study.recipe, sequence=256, batch_tokens=PowerRule(value=tokens))
+    study = dataclasses.replace(
+        study,
+        sizes=(Size(width=width, depth=1),),
+        tokens=(40 * tokens,),
+        eval_tokens=4096,
+        recipe=recipe,
+        corpus=dataclasses.replace(study.corpus, allow_repeats=True),
+    )
+    (trajectory,) = make_plan(study, make_assembly().plan[0].text)
+    assert place(trajectory, study, device(1e12, "cpu")).microbatches == count
+    assert place(trajectory, study, device(1e12)).microbatches == 1
 
 
 def test_changes_named_in_a_refusal_fit(large):
@@ -227,3 +240,14 @@ def test_a_size_that_runs_out_of_memory_leaves_the_others(tmp_path):
     assert "Traceback" not in done.stderr
     records = Workspace(tmp_path / "out", "large").records()
     assert [(r["row"]["width"], r["row"]["batch_tokens"]) for r in records] == [(16, 1024)]
+
+
+def test_models_trained_together_are_counted_together(make_assembly):
+    """The plan shows what the sweep asks for, and what a refusal names is less."""
+    assembly = make_assembly(seeds=tuple(range(8)), replicas=8)
+    placed = placements(assembly, device(1e12, "cpu"))
+    (alone,) = {p.bytes.total for p in placements(make_assembly(), device(1e12, "cpu")).values()}
+    (together,) = {p.bytes.total for p in placed.values()}
+    assert together > 6 * alone
+    with pytest.raises(InputError, match=r"would fit: --replicas [24] --microbatches \d"):
+        place(assembly.plan[0], assembly.study, device(1.5 * alone, "cpu"), 8)

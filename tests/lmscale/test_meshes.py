@@ -14,8 +14,6 @@ from lmscale.step import Step
 
 QUICKLY: Any = {"xla_backend_optimization_level": 0}  # of the code generation, which takes most of the time
 ONE = MeshConfig()
-QUICKLY: Any = {"xla_backend_optimization_level": 0}  # of the code generation, which takes most of the time
-ONE = MeshConfig()
 MESHES = list(factorizations(8))
 
 

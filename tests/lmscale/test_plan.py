@@ -96,3 +96,13 @@ def test_published_recipe_at_its_reference_size():
     h = Recipe().resolve(108_000_000)  # Porian et al. 2024: rate 0.0047 and 160 sequences of 2,048 at 108 M
     assert h.learning_rate == pytest.approx(0.0047, rel=1e-3)
     assert h.batch_tokens == 2**18  # 327,680 to the nearest power of two of sequences
+
+
+def test_what_is_the_same_at_every_size_is_part_of_the_recipe(make_assembly):
+    """Runs of two architectures must not be fitted together."""
+    recipes = {
+        make_assembly(**change).plan[0].recipe
+        for change in ({}, {"positions": "learned"}, {"tied_embeddings": False}, {"recipe": {"clip_norm": 2.0}})
+    }
+    assert len(recipes) == 4
+    assert make_assembly(mesh=MeshConfig(data=2)).plan[0].recipe in recipes

@@ -1,7 +1,6 @@
 """The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]`, a line of counts for each.
 
-Rows: kills, corruptions, appends, launchers, disk. All of them take about an hour on two cores; what was printed for the
-rows that came to their end stands.
+Rows: corruptions, appends, launchers, disk, kills. All take about an hour on two cores; what was printed stands.
 """
 
 import argparse
