@@ -20,7 +20,6 @@ class Accelerator:
     bfloat16_flops: float  # FLOP/s
     float32_flops: float  # FLOP/s
     memory_bytes: float
-    memory_bandwidth: float  # bytes/s
     source: str
 
     def flops(self, dtype: Literal["float32", "bfloat16"]) -> float:
@@ -28,39 +27,36 @@ class Accelerator:
         return self.bfloat16_flops if dtype == "bfloat16" else self.float32_flops
 
 
-def _made(
-    kinds: tuple[str, ...], bfloat16: float, float32: float, memory: float, bandwidth: float, source: str
-) -> Accelerator:
-    """A row of the table: rates in TFLOP/s, memory in bytes, bandwidth in GB/s."""
+def _made(kinds: tuple[str, ...], bfloat16: float, float32: float, memory: float, source: str) -> Accelerator:
+    """A row of the table: rates in TFLOP/s, memory in bytes."""
     return Accelerator(
         kinds=kinds,
         bfloat16_flops=bfloat16 * TERA,
         float32_flops=float32 * TERA,
         memory_bytes=memory,
-        memory_bandwidth=bandwidth * GB,
         source=source,
     )
 
 
 # fmt: off
 ACCELERATORS = (
-    _made(("TPU v4",), 275, 275, 32 * GIB, 1200, "cloud.google.com/tpu/docs/v4"),
-    _made(("TPU v5 lite", "TPU v5e"), 197, 197, 16 * GB, 819, "cloud.google.com/tpu/docs/v5e"),
-    _made(("TPU v5", "TPU v5p"), 459, 459, 95 * GB, 2765, "cloud.google.com/tpu/docs/v5p"),
-    _made(("TPU v6 lite", "TPU v6e"), 918, 918, 32 * GB, 1600, "cloud.google.com/tpu/docs/v6e"),
-    _made(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 312, 156, 40 * GB, 1555, "NVIDIA A100 datasheet, 2020"),
-    _made(("NVIDIA A100-SXM4-80GB",), 312, 156, 80 * GB, 2039, "NVIDIA A100 80GB datasheet, 2021, column SXM"),
-    _made(("NVIDIA A100 80GB PCIe",), 312, 156, 80 * GB, 1935, "NVIDIA A100 80GB datasheet, 2021, column PCIe"),
+    _made(("TPU v4",), 275, 275, 32 * GIB, "cloud.google.com/tpu/docs/v4"),
+    _made(("TPU v5 lite", "TPU v5e"), 197, 197, 16 * GB, "cloud.google.com/tpu/docs/v5e"),
+    _made(("TPU v5", "TPU v5p"), 459, 459, 95 * GB, "cloud.google.com/tpu/docs/v5p"),
+    _made(("TPU v6 lite", "TPU v6e"), 918, 918, 32 * GB, "cloud.google.com/tpu/docs/v6e"),
+    _made(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 312, 156, 40 * GB, "NVIDIA A100 datasheet, 2020"),
+    _made(("NVIDIA A100-SXM4-80GB",), 312, 156, 80 * GB, "NVIDIA A100 80GB datasheet, 2021, column SXM"),
+    _made(("NVIDIA A100 80GB PCIe",), 312, 156, 80 * GB, "NVIDIA A100 80GB datasheet, 2021, column PCIe"),
     # the next four state rates with sparsity, which are twice the dense ones
-    _made(("NVIDIA H100 80GB HBM3",), 989.5, 494.5, 80 * GB, 3350, "NVIDIA H100 datasheet, 2023, column SXM"),
-    _made(("NVIDIA H100 PCIe",), 756.5, 378, 80 * GB, 2000, "NVIDIA H100 datasheet, 2023, column PCIe"),
-    _made(("NVIDIA H200",), 989.5, 494.5, 141 * GB, 4800, "NVIDIA H200 datasheet, 2023, column SXM"),
-    _made(("NVIDIA L4",), 121, 60, 24 * GB, 300, "NVIDIA L4 datasheet, 2023"),
+    _made(("NVIDIA H100 80GB HBM3",), 989.5, 494.5, 80 * GB, "NVIDIA H100 datasheet, 2023, column SXM"),
+    _made(("NVIDIA H100 PCIe",), 756.5, 378, 80 * GB, "NVIDIA H100 datasheet, 2023, column PCIe"),
+    _made(("NVIDIA H200",), 989.5, 494.5, 141 * GB, "NVIDIA H200 datasheet, 2023, column SXM"),
+    _made(("NVIDIA L4",), 121, 60, 24 * GB, "NVIDIA L4 datasheet, 2023"),
     # tensor cores of Volta know float16 alone: jax computes bfloat16 in float32
-    _made(("Tesla V100-SXM2-16GB",), 15.7, 15.7, 16 * GB, 900, "NVIDIA V100 datasheet, 2020, column SXM2"),
-    _made(("Tesla V100-SXM2-32GB",), 15.7, 15.7, 32 * GB, 900, "NVIDIA V100 datasheet, 2020, column SXM2"),
-    _made(("Tesla V100-PCIE-16GB",), 14, 14, 16 * GB, 900, "NVIDIA V100 datasheet, 2020, column PCIe"),
-    _made(("Tesla V100-PCIE-32GB",), 14, 14, 32 * GB, 900, "NVIDIA V100 datasheet, 2020, column PCIe"),
+    _made(("Tesla V100-SXM2-16GB",), 15.7, 15.7, 16 * GB, "NVIDIA V100 datasheet, 2020, column SXM2"),
+    _made(("Tesla V100-SXM2-32GB",), 15.7, 15.7, 32 * GB, "NVIDIA V100 datasheet, 2020, column SXM2"),
+    _made(("Tesla V100-PCIE-16GB",), 14, 14, 16 * GB, "NVIDIA V100 datasheet, 2020, column PCIe"),
+    _made(("Tesla V100-PCIE-32GB",), 14, 14, 32 * GB, "NVIDIA V100 datasheet, 2020, column PCIe"),
 )
 # fmt: on
 _BY_KIND = {kind: accelerator for accelerator in ACCELERATORS for kind in accelerator.kinds}

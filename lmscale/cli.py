@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
         if name in ("sweep", "run"):
-            text = "trace the calls that hold these steps of every trajectory, such as 20:23, with jax's profiler"
+            text = "trace the calls that hold these steps of every trajectory, such as 100:110, with jax's profiler"
             command.add_argument("--profile", metavar="FIRST:LAST", help=text)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
@@ -146,7 +146,7 @@ def _steps(text: str | None) -> range | None:
         return None
     first, _, last = text.partition(":")
     if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 20:23")
+        raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 100:110")
     return range(int(first), int(last) + 1)
 
 

@@ -328,21 +328,12 @@ class Study:
         check(len(rates) > 0, "rate_multipliers", rates, "must name at least one, such as 1")
         check(all(m > 0 for m in rates), "rate_multipliers", rates, "must all be positive")
         check(self.flops_max is None or self.flops_max > 0, "flops_max", self.flops_max, "must be positive")
-        check(
-            self.eval_tokens >= 16 * self.recipe.sequence,
-            "eval_tokens",
-            self.eval_tokens,
-            f"must hold at least 16 sequences of {self.recipe.sequence} tokens",
-        )
         names = [s.name for s in self.eval_sets]
         check(len(set(names)) == len(names), "eval_sets", names, "must not name a set twice")
-        for each in self.eval_sets:
-            check(
-                each.tokens >= 16 * self.recipe.sequence,
-                f"eval_sets.{each.name}.tokens",
-                each.tokens,
-                f"must hold at least 16 sequences of {self.recipe.sequence} tokens",
-            )
+        rule = f"must hold at least 16 sequences of {self.recipe.sequence} tokens"
+        scored = {"eval_tokens": self.eval_tokens, **{f"eval_sets.{s.name}.tokens": s.tokens for s in self.eval_sets}}
+        for field_name, tokens in scored.items():
+            check(tokens >= 16 * self.recipe.sequence, field_name, tokens, rule)
         check(
             self.headline in (OWN_SET, *names),
             "headline",

@@ -186,10 +186,10 @@ def _changes(
             wider = replace(mesh, fsdp=mesh.fsdp * factor)
             if misfit(trajectory, wider) is None:
                 yield f"--mesh {wider} --microbatches {{}}", trajectory, wider, "auto", replicas
-    params = trajectory.shape.params / 2
+    shape = trajectory.shape
+    params = shape.params / 2
     while True:
         try:
-            shape = trajectory.shape
             smaller = shape_for(params, shape.vocab, tied=shape.tied, positions=shape.positions)
         except InputError:  # below the ladder
             return

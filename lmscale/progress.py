@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,6 +13,22 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 15.0  # between plain lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a worker does, and how far the sweep is."""
+
+    worker: int
+    label: str
+    flops: float  # of the whole sweep so far
+    loss_nats: float
+    tokens_per_second: float
+    share_of_peak: float
+
+    def __str__(self) -> str:
+        speed = f"{self.tokens_per_second:,.0f} tokens/s ({self.share_of_peak:.0%} of peak)"
+        return f"{self.label}  loss {self.loss_nats:.3f}  {speed}"
 
 
 class Display(Protocol):
@@ -25,17 +42,8 @@ class Display(Protocol):
         """A line that stays."""
         ...
 
-    def update(
-        self,
-        *,
-        worker: int,
-        label: str,
-        flops: float,
-        loss_nats: float,
-        tokens_per_second: float,
-        share_of_peak: float,
-    ) -> None:
-        """What a worker does; `flops` are those of the whole sweep so far."""
+    def update(self, report: Report) -> None:
+        """What a worker does now."""
         ...
 
 
@@ -67,19 +75,9 @@ class Bars:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
 
-    def update(
-        self,
-        *,
-        worker: int,
-        label: str,
-        flops: float,
-        loss_nats: float,
-        tokens_per_second: float,
-        share_of_peak: float,
-    ) -> None:
-        self.whole.update(self.task, completed=flops)
-        text = f"worker {worker}  {label}  loss {loss_nats:.3f}  {speed_words(tokens_per_second, share_of_peak)}"
-        self.each.update(self.lines[worker], description=text)
+    def update(self, report: Report) -> None:
+        self.whole.update(self.task, completed=report.flops)
+        self.each.update(self.lines[report.worker], description=f"worker {report.worker}  {report}")
 
 
 class Lines:
@@ -99,24 +97,14 @@ class Lines:
     def say(self, line: str) -> None:
         print(line, flush=True)
 
-    def update(
-        self,
-        *,
-        worker: int,
-        label: str,
-        flops: float,
-        loss_nats: float,
-        tokens_per_second: float,
-        share_of_peak: float,
-    ) -> None:
+    def update(self, report: Report) -> None:
         now = time.monotonic()
-        left = self.pace.left(worker, flops, now)
+        left = self.pace.left(report.worker, report.flops, now)
         if now - self.printed < LINE_SECONDS:
             return
         self.printed = now
         words = "" if left is None else f"  about {left / 60:.1f} min left"
-        speed = speed_words(tokens_per_second, share_of_peak)
-        self.say(f"{flops / self.total:4.0%}  {label}  loss {loss_nats:.3f}  {speed}{words}")
+        self.say(f"{report.flops / self.total:4.0%}  {report}{words}")
 
 
 class Pace:
@@ -136,11 +124,6 @@ class Pace:
             self.since = (now, flops)
         began, before = self.since
         return None if flops <= before else (self.total - flops) * (now - began) / (flops - before)
-
-
-def speed_words(tokens_per_second: float, share_of_peak: float) -> str:
-    """A speed for a person."""
-    return f"{tokens_per_second:,.0f} tokens/s ({share_of_peak:.0%} of peak)"
 
 
 def done_line(row: dict) -> str:

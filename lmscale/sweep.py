@@ -17,7 +17,7 @@ from lmscale.executors.local import Event, default_workers, has_accelerator, run
 from lmscale.layout import place
 from lmscale.memory import study_memory
 from lmscale.plan import cost
-from lmscale.progress import Display, done_line, make_display
+from lmscale.progress import Display, Report, done_line, make_display
 from lmscale.records import Workspace, unscored
 from lmscale.replicas import make_stacks
 
@@ -98,14 +98,8 @@ class Meter:
         elif message["event"] == "progress":
             self.current[message["run"]] = self.current.get(message["run"], 0.0) + message["flops"]
             under_way = sum(min(spent, self.costs[run]) for run, spent in self.current.items())
-            self.display.update(
-                worker=event.worker,
-                label=message["label"],
-                flops=self.finished + under_way,
-                loss_nats=message["loss_nats"],
-                tokens_per_second=message["tokens_per_second"],
-                share_of_peak=message["share_of_peak"],
-            )
+            told = {name: message[name] for name in ("label", "loss_nats", "tokens_per_second", "share_of_peak")}
+            self.display.update(Report(worker=event.worker, flops=self.finished + under_way, **told))
         elif message["event"] == "done":
             self.current.pop(message["run"], None)
             self.finished += self.costs[message["run"]]

@@ -17,7 +17,8 @@ from pathlib import Path
 
 STUDY = "quickstart"
 SHORT = ("--tokens", "409600")
-STEP = ("--recipe.warmup-tokens", "8192", "--recipe.batch-tokens.value", "4096", "--workers", "1")
+STEP = ("--flops-max", "1e18", "--recipe.warmup-tokens", "8192")
+STEP += ("--recipe.batch-tokens.value", "4096", "--workers", "1")
 SIZES = (  # those of train.py: width x depth x heads, sequence, steps
     ("64x2x2", 128, 320),
     ("128x4x4", 256, 128),
