@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
 from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
+from lmscale.asked import positive
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
-    from lmscale.calibrate import Estimate
     from lmscale.config import Study
+    from lmscale.estimate import Estimate, Peak
     from lmscale.memory import Memory
 
 
@@ -87,6 +88,10 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
         if name == "plan":
+            text = "plan for devices such as H200 instead of this machine's: their memory, and time by their peak"
+            command.add_argument("--device", metavar="NAME", help=text)
+            text = "share of their peak that steps are taken to reach (default 0.4)"
+            command.add_argument("--utilisation", metavar="SHARE", help=text)
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
@@ -172,23 +177,46 @@ def _need(*modules: str) -> None:
 
 
 def plan(args: argparse.Namespace) -> int:
+    from lmscale.estimate import by_peak
     from lmscale.executors.local import default_workers, has_accelerator
+    from lmscale.grid import require_law
     from lmscale.memory import study_memory
     from lmscale.plan_table import as_json, as_text
     from lmscale.replicas import make_stacks
 
+    named = _device(args)
     assembly, estimate = _assemble(_load(args), args.out), None
-    study = assembly.study
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=has_accelerator())
-    workers = _workers(args.workers) or default_workers(len(stacks), study.mesh.devices)
-    memory = study_memory(study, workers=workers, accelerator=has_accelerator())
-    if not args.no_time:
+    study, accelerator = assembly.study, has_accelerator() or named is not None
+    require_law(study, assembly.plan)
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
+    workers = _workers(args.workers) or (1 if named else default_workers(len(stacks), study.mesh.devices))
+    there = named.device.memory_bytes if named else None
+    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=there)
+    if named is not None and not args.no_time:
+        estimate = by_peak(assembly, named, workers)
+    elif not args.no_time:
         estimate = _estimate(assembly, workers, memory)
         memory = estimate.memory
-    print(as_text(assembly, estimate, memory), file=sys.stderr if args.json == "-" else sys.stdout)
+    print(as_text(assembly, estimate, memory, workers), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
-        answer.write_json(args.json, as_json(assembly, estimate, memory))
+        answer.write_json(args.json, as_json(assembly, estimate, memory, workers))
     return 0
+
+
+def _device(args: argparse.Namespace) -> Peak | None:
+    """The devices that a plan is for, if they are not this machine's."""
+    from lmscale.accelerators import find_named
+    from lmscale.estimate import UTILISATION, Peak
+
+    if args.device is None:
+        if args.utilisation is not None:
+            raise InputError("utilisation: is a share of a device's peak; name it with --device NAME")
+        return None
+    name, device = find_named(args.device)
+    share = UTILISATION if args.utilisation is None else positive("utilisation", args.utilisation, such_as="0.4")
+    if share > 1:
+        raise InputError(f"utilisation: {args.utilisation!r} is more than the whole peak; give a share such as 0.4")
+    return Peak(name=name, device=device, utilisation=share)
 
 
 def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
@@ -227,6 +255,7 @@ def prepare(args: argparse.Namespace) -> int:
 def sweep(args: argparse.Namespace) -> int:
     workers, processes = _workers(args.workers), _count("processes", args.processes)
     _steps(args.profile)
+    from lmscale.grid import require_law
     from lmscale.job import PROCESSES
 
     if os.environ.get(PROCESSES, "1") != "1":
@@ -234,6 +263,7 @@ def sweep(args: argparse.Namespace) -> int:
             f"{PROCESSES}: a sweep starts its own processes; unset it, or start 'lmscale run' in every process"
         )
     assembly = _assemble(_load(args), args.out)
+    require_law(assembly.study, assembly.plan)
     from lmscale.sweep import sweep as run_sweep
 
     profile = ["--profile", args.profile] if args.profile else []

@@ -27,6 +27,7 @@ from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import place
 from lmscale.memory import study_memory
 from lmscale.mesh import device_bytes, make_mesh
+from lmscale.order import in_order
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
@@ -65,7 +66,7 @@ def _work(
     steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
     make = partial(_training, assembly, workspace, stop, tell, profile)
     began = STARTED
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
+    stacks = in_order(make_stacks(assembly.plan, study.replicas, accelerator=accelerator), study.target_flops, workers)
     for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
         if distributed.agree(stop.requested, due=False)[0]:
             return True
