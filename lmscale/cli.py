@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from lmscale.config import Study
     from lmscale.estimate import Estimate, Peak
     from lmscale.memory import Memory
+    from lmscale.until import Goal
+
+SHOWN = 10  # of the runs that a sweep leaves
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("sweep", sweep, "train every run of a study that is not done yet"),
         ("run", run, "work on a study in this process; a sweep starts several of these"),
         ("export", export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
+        ("status", status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
         command = commands.add_parser(
             name,
@@ -70,8 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("study", help="a study file, or the name of one in ./experiments")
         command.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results folder")
-        command.set_defaults(run=function, overridable=name != "export")
-        if name != "export":
+        command.set_defaults(run=function, overridable=name not in ("export", "status"))
+        if name not in ("export", "status"):
             command.epilog = _fields_help()
         if name in ("plan", "sweep"):
             text = "workers to train in, a model each (default: one a core on a CPU, else one)"
@@ -79,6 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "sweep":
             text = "processes that each worker consists of, which train a model together (default: 1)"
             command.add_argument("--processes", metavar="P", default="1", help=text)
+            text = "stop once N* at a budget is known well enough, such as 'N*@1e15 within 25 %%'"
+            command.add_argument("--until", metavar="GOAL", help=text)
         if name == "run":
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
@@ -94,6 +101,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--utilisation", metavar="SHARE", help=text)
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
+        if name == "status":
+            command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
     answer.add_parsers(commands)
     return parser
@@ -262,13 +271,15 @@ def sweep(args: argparse.Namespace) -> int:
         raise InputError(
             f"{PROCESSES}: a sweep starts its own processes; unset it, or start 'lmscale run' in every process"
         )
-    assembly = _assemble(_load(args), args.out)
-    require_law(assembly.study, assembly.plan)
+    study = _load(args)
+    goal, aim = _goal(args.until, study)
+    assembly = _assemble(study, args.out)
+    require_law(study, assembly.plan)
     from lmscale.sweep import sweep as run_sweep
 
     profile = ["--profile", args.profile] if args.profile else []
-    told = [args.study, "--out", str(args.out), *profile, *args.overrides]
-    outcome = run_sweep(assembly, args.out, told, workers, processes)
+    told = [args.study, "--out", str(args.out), *profile, *args.overrides, *aim]
+    outcome = run_sweep(assembly, args.out, told, workers, processes, goal)
     scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
     print(
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
@@ -279,9 +290,31 @@ def sweep(args: argparse.Namespace) -> int:
     if outcome.interrupted:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    if outcome.verdict is not None:
+        stopped = outcome.verdict.reached and outcome.left
+        print(f"{'stopped: ' if stopped else ''}{outcome.verdict.words}")
+        if stopped:
+            more = f" and {len(outcome.left) - SHOWN} more" * (len(outcome.left) > SHOWN)
+            print(f"{len(outcome.left)} runs are not trained: {', '.join(outcome.left[:SHOWN])}{more}")
+            return 0
     if outcome.left:
-        print(f"{outcome.left} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
+        print(f"{len(outcome.left)} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
     return FAILURE if outcome.left else 0
+
+
+def _goal(text: str | None, study: Study) -> tuple[Goal | None, list[str]]:
+    """When to stop, and what workers must be told so that they take first what tells most of it."""
+    from lmscale.until import Goal
+
+    if text is None:
+        return None, []
+    goal = Goal.from_text(text)
+    if len(study.recipes) > 1:
+        raise InputError(
+            f"until: {text!r} asks for one law, but the study fits {len(study.recipes)}, one a schedule and rate; "
+            "leave one of them"
+        )
+    return goal, ["--target-flops", repr(goal.flops)] if study.target_flops is None else []
 
 
 def run(args: argparse.Namespace) -> int:
@@ -312,6 +345,34 @@ def run(args: argparse.Namespace) -> int:
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from lmscale.config import NAME, NAME_RULE
+    from lmscale.records import Workspace
+    from lmscale.standing import read_standing
+    from lmscale.studies import results_name
+
+    _need("rich")
+    name = results_name(args.study)
+    if not NAME.fullmatch(name):
+        raise InputError(f"study: {name!r} {NAME_RULE}; or give a study file")
+    workspace = Workspace(args.out, name)
+    standing = read_standing(workspace)
+    from rich.console import Console
+
+    from lmscale.status_page import write_page
+    from lmscale.status_table import as_table
+
+    with contextlib.suppress(OSError):  # a folder that can only be read
+        write_page(workspace, standing)
+    stream = sys.stderr if args.json == "-" else sys.stdout
+    Console(file=stream, width=None if stream.isatty() else 120, highlight=False).print(as_table(standing))
+    if args.json:
+        answer.write_json(args.json, {**asdict(standing), "counts": standing.counts})
     return 0
 
 

@@ -161,7 +161,8 @@ def _progress(trajectory: Trajectory, p: Progress, together: int) -> dict:
     return {
         "event": "progress",
         "run": p.run.id,
-        "label": f"{shape} to {p.run.tokens / 1e6:.2f} M tokens, {p.phase}{of}",
+        "phase": f"{p.phase}{of}",
+        "step": p.step,
         "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
         "loss_nats": p.train_loss_nats,
         "tokens_per_second": p.tokens_per_second,
