@@ -29,7 +29,8 @@ DISK_WORDS = re.compile(r"No space left on device|File too large|Disk quota exce
 
 def position(workspace: Workspace, trajectory: Trajectory) -> str:
     """How far a trajectory is on the disk: runs recorded, and the newest checkpoints of trunk and cooldowns."""
-    folders = [workspace.trajectory(trajectory.id), *(workspace.run(run.id) for run in trajectory.runs)]
+    runs = (*trajectory.runs, *trajectory.beyond)
+    folders = [workspace.trajectory(trajectory.id), *(workspace.run(run.id) for run in runs)]
     steps = [max((p.name for p in folder.glob("checkpoints/[0-9]*[0-9]")), default="") for folder in folders]
     recorded = sum((folder / "record.json").exists() for folder in folders)
     return " ".join([str(recorded), *steps])

@@ -36,6 +36,7 @@ class Progress:
     run: Run
     phase: str  # "trunk" or "cooldown"
     steps: int  # trained in this call
+    step: int  # of the run, at its end
     train_loss_nats: float
     tokens_per_second: float  # of all the models trained together
     share_of_peak: float
@@ -109,7 +110,7 @@ class Lane:
 
     def rates(self, start: int, stop: int) -> np.ndarray:
         h = self.training.trajectory.hyperparameters
-        length = self.run.steps if self.phase == "cooldown" or h.schedule == "cosine" else None
+        length = self.run.steps if self.phase == "cooldown" or h.schedule != "wsd" else None
         return learning_rates(h, start, stop, steps=length, branch_step=self.run.branch_step)
 
 

@@ -29,6 +29,7 @@ BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
 SAFE_SECONDS = 40.0  # after its last beat a holder asks the claims again before it commits
 CLAIMS, LEASE = "claims", "lease.json"
+DOING = ("run", "phase", "step", "steps", "loss_nats", "tokens_per_second")  # None until it is known
 
 
 class LeaseLost(Exception):
@@ -128,7 +129,7 @@ class Lease:
 
     def __init__(self, folder: Path, claim: Claim):
         self.folder, self.claim = folder, claim
-        self.now: dict[str, Any] = dict.fromkeys(("run", "phase", "step", "steps", "loss_nats", "tokens_per_second"))
+        self.now: dict[str, Any] = dict.fromkeys(DOING)
         self._began = self._beaten = clock()
         self._beat, self._lost = 0, False
         self._ended = threading.Event()
@@ -208,10 +209,12 @@ def last_claim(folder: Path) -> Claim | None:
 
 
 def read_lease(folder: Path) -> dict | None:
-    """The last beat of a trajectory's holder, or None."""
+    """The last beat of a trajectory's holder, or None if there is none that can be read."""
     try:
-        return json.loads((folder / LEASE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        lease = json.loads((folder / LEASE).read_text(encoding="utf-8"))
+        Owner.from_text(lease["owner"])
+        return lease if lease.keys() >= {"token", "beat", "attempt", "released", *DOING} else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

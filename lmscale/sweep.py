@@ -16,10 +16,14 @@ from lmscale.assemble import Assembly
 from lmscale.executors.local import Event, default_workers, has_accelerator, run_workers
 from lmscale.layout import place
 from lmscale.memory import study_memory
-from lmscale.plan import cost
-from lmscale.progress import Display, Report, done_line, make_display
+from lmscale.pacing import Sparing
+from lmscale.plan import Run, Trajectory, cost
+from lmscale.progress import Display, done_line, make_display, run_words
 from lmscale.records import Workspace, unscored
 from lmscale.replicas import make_stacks
+from lmscale.standing import Status, UnderWay, write_plan
+from lmscale.status_page import kept_fresh, refresh
+from lmscale.until import Goal, Verdict, Watch
 
 KILLED = {  # how a process ends that Linux, or a library without exceptions, refuses memory
     -signal.SIGKILL: "it was killed, as Linux does when memory runs out: fewer --workers, or more --microbatches",
@@ -36,15 +40,18 @@ class Outcome:
     diverged: int = 0  # now or before
     scored: int = 0  # finished before, and now scored on sets added since
     unscored: int = 0  # finished, but without scores on some set
-    left: int = 0  # still without a record: interrupted, failed, or being trained by another sweep
+    left: list[str] = field(default_factory=list)  # without a record: interrupted, failed, or with another sweep
+    verdict: Verdict | None = None  # on the goal, where there is one
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)  # a line for each worker that ended badly
     seconds: float = 0.0
 
 
-def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int) -> Outcome:
+def sweep(
+    assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int, goal: Goal | None = None
+) -> Outcome:
     """Trains every run of the plan that has no record yet, in workers of `processes` each (`lmscale run`). Runs
-    that have one are scored on the evaluation sets that they lack.
+    that have one are scored on the evaluation sets that they lack. Stops once a `goal` is reached.
 
     Raises InputError if `out` cannot be written, a step cannot fit, or a worker finds its mesh impossible.
     """
@@ -56,25 +63,29 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
     late = [(t, run) for t, run, _ in grid if unscored(workspace, run.id, assembly.extra_sets)]
     before = [record["row"]["status"] for _, _, record in grid if record is not None]
     outcome = Outcome(skipped=before.count("done"), diverged=before.count("diverged"))
-    if pending or late:
+    write_plan(workspace, assembly.plan, goal.words if goal else None)
+    watch = Watch(goal, [record["row"] for _, _, record in grid if record is not None]) if goal else None
+    if (pending or late) and not (watch and watch.reached):
         trajectories = {t.id: t for t, _ in pending + late}
         stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=has_accelerator())
         count = workers or default_workers(len(stacks), assembly.study.mesh.devices)
         memory = study_memory(assembly.study, workers=count, accelerator=has_accelerator())
         for stack in stacks:
             place(stack.members[0], assembly.study, memory, stack.width)
-        costs = {run.id: cost(t, run) for t, run in pending}
-        with make_display(sum(costs.values()), count) as display, _signals() as asked:
-            meter = Meter(display, workspace, outcome, costs)
+        total = sum(cost(t, run) for t, run in pending)
+        with kept_fresh(workspace), make_display(total, count) as display, _signals() as asked:
+            meter = Meter(display, workspace, outcome, {run.id: (t, run) for t, run in pending}, watch)
             to_score = f", {len(late)} to score on sets added since" if late else ""
             display.say(f"{len(pending)} runs to train{to_score}, {len(trajectories)} trajectories, {count} workers")
             told = [*arguments, "--workers", str(count), "--sweep", uuid.uuid4().hex[:8]]
-            for event in run_workers(told, count, processes, lambda: len(asked)):
+            for event in run_workers(told, count, processes, lambda: len(asked) + meter.enough()):
                 meter.take(event)
         outcome.interrupted = bool(asked)
-    outcome.left = sum(workspace.record(run.id) is None for _, run in pending)
+    outcome.left = [run_words(t, run) for t, run in pending if workspace.record(run.id) is None]
     outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.extra_sets)) for _, run, _ in grid)
+    outcome.verdict = watch.close() if watch else None
     workspace.export()
+    refresh(workspace)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -86,26 +97,31 @@ class Meter:
     display: Display
     workspace: Workspace
     outcome: Outcome
-    costs: dict[str, float]  # FLOPs that each pending run adds
+    runs: dict[str, tuple[Trajectory, Run]]  # those pending, by id
+    watch: Watch | None = None
     finished: float = 0.0
     current: dict[str, float] = field(default_factory=dict)  # FLOPs spent on runs under way
     stepped: bool = False  # a worker has made its first step
+    exports: Sparing = field(default_factory=Sparing)
 
     def take(self, event: Event) -> None:
         message = event.message
         if event.status is not None:
             self._ended(event)
+            self._show(event.worker, None)
         elif message["event"] == "progress":
             self.current[message["run"]] = self.current.get(message["run"], 0.0) + message["flops"]
-            under_way = sum(min(spent, self.costs[run]) for run, spent in self.current.items())
-            told = {name: message[name] for name in ("label", "loss_nats", "tokens_per_second", "share_of_peak")}
-            self.display.update(Report(worker=event.worker, flops=self.finished + under_way, **told))
+            self._show(event.worker, self._doing(event.worker, message))
         elif message["event"] == "done":
             self.current.pop(message["run"], None)
-            self.finished += self.costs[message["run"]]
+            self.finished += cost(*self.runs[message["run"]])
             self.outcome.finished += 1
             self.display.say(done_line(message["row"]))
-            self.workspace.export()
+            if self.watch:
+                self.watch.finished(message["row"])
+            if self.exports.due:
+                with self.exports.timed():
+                    self.workspace.export()
         elif message["event"] == "scored":
             self.outcome.scored += message["runs"]
         else:
@@ -115,6 +131,40 @@ class Meter:
             if message["event"] == "start" and not self.stepped:
                 self.stepped = True
                 self.display.say(f"first step {time.monotonic() - STARTED:.1f} s after the command")
+
+    def enough(self) -> bool:
+        """Whether the goal is reached; says what the runs tell of it whenever that is new."""
+        if self.watch is None:
+            return False
+        if (verdict := self.watch.poll()) is not None and verdict.half_width is not None:
+            self.display.say(verdict.words)
+        return self.watch.reached
+
+    def _doing(self, worker: int, message: dict) -> UnderWay:
+        trajectory, run = self.runs[message["run"]]
+        return UnderWay(
+            who=str(worker),
+            shape=str(trajectory.shape),
+            tokens=run.tokens,
+            phase=message["phase"],
+            step=message["step"],
+            steps=run.steps,
+            loss_nats=message["loss_nats"],
+            tokens_per_second=message["tokens_per_second"],
+            share_of_peak=message["share_of_peak"],
+        )
+
+    def _show(self, worker: int, doing: UnderWay | None) -> None:
+        under_way = sum(min(spent, cost(*self.runs[run])) for run, spent in self.current.items())
+        done, diverged = self.outcome.finished + self.outcome.skipped, self.outcome.diverged
+        left = len(self.runs) + self.outcome.skipped - done - diverged - len(self.current)
+        counts: dict[Status, int] = {
+            "done": done,
+            "diverged": diverged,
+            "running": len(self.current),
+            "planned": max(0, left),
+        }
+        self.display.update(worker=worker, doing=doing, flops=self.finished + under_way, counts=counts)
 
     def _ended(self, event: Event) -> None:
         last = event.stderr.strip().splitlines()[-1:] or ["it said nothing"]

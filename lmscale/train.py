@@ -181,6 +181,7 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
             run=lane.run,
             phase=lane.phase,
             steps=call.count,
+            step=call.step,
             train_loss_nats=loss_nats,
             tokens_per_second=speed.tokens_per_second,
             share_of_peak=speed.share_of_peak,
@@ -231,7 +232,8 @@ def finish(lane: Lane) -> None:
 def lose(lane: Lane, why: str) -> None:
     """Records a run that diverged, and those beyond it if it is the trunk that did. Nothing of it has been saved."""
     t = lane.training
-    beyond = [run for run in t.trajectory.runs if run.branch_step >= lane.run.branch_step]
+    planned = (*t.trajectory.runs, *t.trajectory.beyond)
+    beyond = [run for run in planned if run.branch_step >= lane.run.branch_step]
     lost = unrecorded(t, [lane.run] if lane.phase == "cooldown" else beyond)
     for run in lost:
         commit(t, run, record(t, run, None))
@@ -271,7 +273,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "trained_bytes": round(run.tokens * text.bytes_per_token),
         "flops": shape.train_flops(run.tokens, h.sequence),
         "flops_6nd": shape.flops_6nd(run.tokens),
-        "flops_budget": None,
+        "flops_budget": run.flops_budget,
         "loss_nats": result.loss_nats if result else None,
         "loss_stderr": result.loss_stderr if result else None,
         "bits_per_byte": result.bits_per_byte if result else None,

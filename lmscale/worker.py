@@ -1,4 +1,4 @@
-"""Works on a study in this process: takes what nobody else has, a trajectory or a stack of them, the largest first.
+"""Works on a study in this process: takes what nobody else has, a piece of a trajectory or of a stack of them at a time.
 
 This is `lmscale run`. A sweep starts several; any number, on any hosts, may work on one results folder, for each
 trajectory is leased by the process that trains it.
@@ -24,17 +24,18 @@ from lmscale import STARTED, attempts, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
 from lmscale.config import Remat, Study
-from lmscale.evaluate import NamedSet
+from lmscale.desk import Desk
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
-from lmscale.leases import Lease, LeaseLost, Leases
+from lmscale.leases import Lease, LeaseLost
 from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
+from lmscale.order import in_order
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
-from lmscale.records import Workspace, unscored
-from lmscale.replicas import Stack, make_stacks
+from lmscale.records import Workspace
+from lmscale.replicas import make_stacks
 from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Interrupted, train
@@ -79,18 +80,21 @@ def work(
     steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
     make = partial(_training, assembly, workspace, stop, tell, profile)
     began = STARTED
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
-    desk = Desk(workspace, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
-    for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
+    stacks = in_order(make_stacks(assembly.plan, study.replicas, accelerator=accelerator), study.target_flops, workers)
+    placements: dict[tuple, Placement] = {}
+    for stack in stacks:  # all, before anything is leased: one that cannot fit is refused at once
+        if (key := (stack.members[0].program, stack.width)) not in placements:
+            placements[key] = _placement(stack.members[0], study, memory, stack.width)
+    desk = Desk(workspace, stacks, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
+    while (taken := distributed.decide(desk.take)) is not None:
         if distributed.agree(stop.requested, due=False)[0]:
+            desk.give_back("interrupted")
             return True
-        placement = _placement(stack.members[0], study, memory, stack.width)
-        mine = distributed.decide(partial(desk.take, stack, leavings))
-        pending = [t for t in stack.members if t.id in mine]
-        if not pending:
-            continue
+        stack = stacks[taken[0]]
+        pending = [t for t in stack.members if t.id in taken[1]]
+        key = (pending[0].program, stack.width)
+        placement = placements[key]
         try:
-            key = (pending[0].program, stack.width)
             if key not in steps:
                 steps[key] = Step(
                     pending[0],
@@ -205,7 +209,8 @@ def _progress(trajectory: Trajectory, p: Progress, together: int) -> dict:
     return {
         "event": "progress",
         "run": p.run.id,
-        "label": f"{shape} to {p.run.tokens / 1e6:.2f} M tokens, {p.phase}{of}",
+        "phase": f"{p.phase}{of}",
+        "step": p.step,
         "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
         "loss_nats": p.train_loss_nats,
         "tokens_per_second": p.tokens_per_second,
@@ -244,64 +249,3 @@ class Stop:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.requested = True
-
-
-class Desk:
-    """The leases of this process; of a job, of process 0."""
-
-    def __init__(self, workspace: Workspace, sweep: str, sets: tuple[NamedSet, ...], tell: Callable[[dict], None]):
-        self.workspace, self.sweep, self.sets, self.tell = workspace, sweep, sets, tell
-        self.office = Leases(workspace.trajectory, sweep)
-        self.leases: dict[str, Lease] = {}  # by trajectory
-        self.members: dict[str, Trajectory] = {}
-        self.given_up: set[str] = set()
-        self.been: set[str] = set()  # taken before: what of them could not be scored cannot be scored in a moment
-
-    def take(self, stack: Stack, leavings: bool) -> list[str]:
-        """The ids of the members of a stack that nobody else has and that have runs to train, or to score.
-
-        One whose first member another process has is left to it at first, lest two that start together split it;
-        later, `leavings` too.
-        """
-        for trajectory in stack.members:
-            if trajectory.id in self.been or not self._is_left(trajectory) or self._is_given_up(trajectory):
-                continue
-            lease = self.office.take(trajectory.id, attempts.position(self.workspace, trajectory))
-            if lease is not None:
-                self.leases[trajectory.id], self.members[trajectory.id] = lease, trajectory
-                self.been.add(trajectory.id)
-                if not self._is_left(trajectory):  # its last holder finished it just now
-                    self._let_go(trajectory.id, "done", "")
-            elif not self.leases and not leavings:
-                break
-        return list(self.leases)
-
-    def give_back(self, status: attempts.Ending, why: str = "") -> None:
-        """Notes how the attempts at all that this process holds ended, and lets them go."""
-        for trajectory in list(self.leases):
-            self._let_go(trajectory, status, why)
-
-    def _let_go(self, trajectory: str, status: attempts.Ending, why: str) -> None:
-        lease, member = self.leases.pop(trajectory), self.members.pop(trajectory)
-        records = [self.workspace.record(run.id) for run in member.runs]
-        if status == "done" and any(r is not None and r["row"]["status"] == "diverged" for r in records):
-            status = "diverged"
-        attempts.end(self.workspace, member, lease, status, why)
-        if status == "failed":
-            self.given_up.add(trajectory)  # by this process: another, or a later one, may have more luck
-
-    def _is_left(self, trajectory: Trajectory) -> bool:
-        return any(
-            self.workspace.record(run.id) is None or unscored(self.workspace, run.id, self.sets)
-            for run in trajectory.runs
-        )
-
-    def _is_given_up(self, trajectory: Trajectory) -> bool:
-        if trajectory.id in self.given_up:
-            return True
-        why = attempts.given_up(self.workspace, trajectory, self.sweep)
-        if why is not None:
-            self.given_up.add(trajectory.id)
-            line = f"{trajectory.id}: given up, {why}; the next sweep tries it again"
-            self.tell({"event": "given_up", "trajectory": trajectory.id, "line": line})
-        return why is not None

@@ -29,6 +29,7 @@ STUDY = Study(
         sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
     ),
     eval_tokens=2048,
+    allow_collinear=True,
 )
 """
 

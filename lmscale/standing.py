@@ -1,0 +1,310 @@
+"""Where a sweep stands, read from its results folder by anyone who sees it. No framework.
+
+<out>/<study>/sweep.json                        the plan of the sweep that was started last
+<out>/<study>/runs/<run_id>/record.json         a finished run (lmscale.records)
+<out>/<study>/trajectories/<id>/lease.json      who trains it, how far it is; rewritten every few seconds
+<out>/<study>/trajectories/<id>/attempts.jsonl  how each attempt at it ended
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from analysis.errors import InputError
+from lmscale.attempts import ATTEMPTS
+from lmscale.files import Lines, write_atomic
+from lmscale.leases import LEASE, LEASE_SECONDS, Owner, read_lease
+from lmscale.plan import Trajectory, cost
+from lmscale.records import Workspace
+
+Status = Literal["planned", "running", "done", "diverged", "failed", "stalled", "interrupted"]
+STATUSES: tuple[Status, ...] = ("done", "running", "planned", "interrupted", "stalled", "failed", "diverged")
+BLOCKED = ("failed", "stalled")  # of a trajectory: none of its runs will come by itself
+PLAN = "sweep.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStanding:
+    """A planned run. flops: what it adds to those before it in its trajectory; why: of a run that ended badly."""
+
+    run_id: str
+    trajectory: str
+    tokens: int
+    flops: float
+    status: Status
+    loss_nats: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnderWay:
+    """A trajectory that a worker has at the moment; None where it has not said."""
+
+    who: str
+    shape: str
+    tokens: int  # of the run it is on the way to
+    phase: str | None
+    step: int
+    steps: int  # of the run
+    loss_nats: float | None
+    tokens_per_second: float | None
+    share_of_peak: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A whole sweep. trajectories: shape, params, seed, schedule and learning_rate of each, by id."""
+
+    study: str
+    started: str
+    read: str
+    until: str | None
+    runs: tuple[RunStanding, ...]
+    trajectories: Mapping[str, Mapping[str, Any]]
+    under_way: tuple[UnderWay, ...]
+    flops_done: float
+    flops: float  # of all
+    seconds_left: float | None  # at the speed of those under way
+    other_records: int  # of runs that this plan does not have
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Runs of each status."""
+        found = Counter(run.status for run in self.runs)
+        return {status: found[status] for status in STATUSES}
+
+
+def unfinished(standing: Standing) -> list[tuple[str, str, Status, str]]:
+    """Model, tokens, status and cause of runs that did not come to their end, those that one cause stopped together."""
+    found: dict[tuple[str, Status, str], list[int]] = {}
+    for run in standing.runs:
+        if run.why:
+            found.setdefault((run.trajectory, run.status, run.why), []).append(run.tokens)
+    return [
+        (standing.trajectories[name]["shape"], ", ".join(f"{count:,}" for count in tokens), status, why)
+        for (name, status, why), tokens in found.items()
+    ]
+
+
+def write_plan(workspace: Workspace, plan: Iterable[Trajectory], until: str | None) -> None:
+    """Notes what a sweep is about to do, for whoever asks where it stands."""
+    trajectories, runs = {}, []
+    for t in plan:
+        h, before = t.hyperparameters, 0
+        trajectories[t.id] = {
+            "shape": str(t.shape),
+            "params": t.shape.params,
+            "seed": t.seed,
+            "schedule": h.schedule,
+            "learning_rate": h.learning_rate,
+            "flops_per_token": t.shape.train_flops(1, h.sequence),
+        }
+        for run in t.runs:
+            runs.append(
+                {
+                    "run_id": run.id,
+                    "trajectory": t.id,
+                    "tokens": run.tokens,
+                    "steps": run.steps,
+                    "from_step": before,
+                    "flops": cost(t, run),
+                }
+            )
+            before = run.branch_step
+    told = {
+        "study": workspace.root.name,
+        "started": _iso(time.time()),
+        "until": until,
+        "trajectories": trajectories,
+        "runs": runs,
+    }
+    write_atomic(workspace.root / PLAN, json.dumps(told, allow_nan=False) + "\n")
+
+
+def read_standing(workspace: Workspace) -> Standing:
+    """Reads the folder, and changes nothing in it. Raises InputError without a plan in it, or with a damaged one."""
+    path = workspace.root / PLAN
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        runs, trajectories = told["runs"], told["trajectories"]
+    except FileNotFoundError:
+        raise InputError(
+            f"study: no sweep of {workspace.root.name!r} was started in {str(workspace.root.parent)!r}; pass "
+            "--out DIR, or sweep it first"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"study: {str(path)!r} cannot be read ({error}); the next sweep writes it anew") from None
+    finished = _finished(workspace.root / "runs", workspace.root / "runs.csv")
+    now, begun = _now(workspace.root), _names(workspace.root / "trajectories")
+    left: dict[str, list[dict]] = {}
+    for run in runs:
+        if run["run_id"] not in finished:
+            left.setdefault(run["trajectory"], []).append(run)
+    known = {name: _attempt(workspace.trajectory(name), now) for name in left if name in begun}
+    standings, under_way, done, speed = [], [], 0.0, 0.0
+    for name, unfinished in left.items():
+        attempt = known.get(name, Attempt())
+        ahead = _ahead(unfinished, attempt)
+        if attempt.status == "running" and ahead is not None:
+            under_way.append(_under_way(attempt.lease, trajectories[name], ahead))
+            done += _progress(attempt.lease, ahead)
+            rate = attempt.lease["tokens_per_second"]
+            speed += trajectories[name]["flops_per_token"] * rate if rate else 0.0
+    for run in runs:
+        status, loss, why = finished.get(run["run_id"], ("planned", None, ""))
+        if run["run_id"] in finished:
+            done += run["flops"]
+        else:
+            attempt = known.get(run["trajectory"], Attempt())
+            first = run is _ahead(left[run["trajectory"]], attempt)
+            if first or attempt.status in BLOCKED:
+                status, why = attempt.status, attempt.why
+        standings.append(
+            RunStanding(
+                run_id=run["run_id"],
+                trajectory=run["trajectory"],
+                tokens=run["tokens"],
+                flops=run["flops"],
+                status=status,
+                loss_nats=loss,
+                why=why,
+            )
+        )
+    total = sum(run["flops"] for run in runs)
+    return Standing(
+        study=told["study"],
+        started=told["started"],
+        read=_iso(now),
+        until=told["until"],
+        runs=tuple(standings),
+        trajectories=trajectories,
+        under_way=tuple(under_way),
+        flops_done=done,
+        flops=total,
+        seconds_left=(total - done) / speed if speed else None,
+        other_records=len(finished.keys() - {run["run_id"] for run in runs}),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The last attempt at a trajectory."""
+
+    status: Status = "planned"
+    why: str = ""
+    lease: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _attempt(folder: Path, now: float) -> Attempt:
+    """What lease and attempts of a trajectory say. The lease counts until its attempt has a line, or falls silent."""
+    lease, beaten = _lease(folder)
+    lines = Lines(folder / ATTEMPTS).read()
+    last = lines[-1] if lines else None
+    if lease is not None and (last is None or lease["attempt"] > last["attempt"]):
+        owner = Owner.from_text(lease["owner"])
+        if now - beaten < LEASE_SECONDS and not owner.is_gone:
+            return Attempt(status="running", lease=lease)
+        return Attempt(status="interrupted", why=f"its worker on {owner.host} fell silent")
+    if last is not None and last["status"] in ("failed", "stalled", "interrupted"):
+        return Attempt(status=last["status"], why=last["why"])
+    return Attempt()
+
+
+def _lease(folder: Path) -> tuple[dict | None, float]:
+    """The last beat of whoever has a trajectory, and when it was written."""
+    lease = read_lease(folder)
+    try:
+        return lease, (folder / LEASE).stat().st_mtime
+    except OSError:
+        return None, 0.0
+
+
+def _ahead(unfinished: list[dict], attempt: Attempt) -> dict | None:
+    """The run that an attempt at a trajectory is on the way to: the one its lease names, else the shortest."""
+    if attempt.status == "running" and (named := attempt.lease["run"]):
+        return next((run for run in unfinished if run["run_id"] == named), None)
+    return unfinished[0]
+
+
+def _progress(lease: Mapping[str, Any], run: Mapping[str, Any]) -> float:
+    """FLOPs that a run under way has taken of those it adds."""
+    behind = run["steps"] - run["from_step"]
+    return run["flops"] * min(1.0, max(0.0, ((lease["step"] or 0) - run["from_step"]) / behind))
+
+
+def _under_way(lease: Mapping[str, Any], trajectory: Mapping[str, Any], run: Mapping[str, Any]) -> UnderWay:
+    return UnderWay(
+        who=lease["host"],
+        shape=trajectory["shape"],
+        tokens=run["tokens"],
+        phase=lease["phase"],
+        step=lease["step"] or 0,
+        steps=run["steps"],
+        loss_nats=lease["loss_nats"],
+        tokens_per_second=lease["tokens_per_second"],
+    )
+
+
+def _finished(folder: Path, table: Path) -> dict[str, tuple[Status, float | None, str]]:
+    """Status, loss and cause of every run that has a record. Records never change, so that runs.csv stands for those
+    that were there before it was written; of later ones the record itself is read.
+    """
+    exported, rows = _exported(table)
+    found: dict[str, tuple[Status, float | None, str]] = {}
+    for name in _names(folder):
+        path = folder / name / "record.json"
+        try:
+            row = rows.get(name) if path.stat().st_mtime_ns < exported else None
+            row = row or json.loads(path.read_text(encoding="utf-8"))["row"]
+            loss = float(row["loss_nats"]) if row["loss_nats"] not in (None, "") else None
+            diverged = row["status"] == "diverged"
+        except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, which the next sweep sets aside
+            continue
+        found[name] = (
+            "diverged" if diverged else "done",
+            loss,
+            "its loss was not finite" if diverged else "",
+        )
+    return found
+
+
+def _exported(table: Path) -> tuple[int, dict[str, dict[str, str]]]:
+    """When runs.csv was written, and its rows by run."""
+    try:
+        with open(table, encoding="utf-8", newline="") as file:
+            written, lines = os.fstat(file.fileno()).st_mtime_ns, csv.reader(file)
+            columns = next(lines)
+            at = {name: columns.index(name) for name in ("run_id", "status", "loss_nats")}
+            return written, {row[at["run_id"]]: {name: row[i] for name, i in at.items()} for row in lines}
+    except (OSError, ValueError, StopIteration, IndexError):
+        return 0, {}
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except OSError:
+        return set()
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock that stamps the files of a folder: not this host's, where others share it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
