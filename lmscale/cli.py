@@ -78,6 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "sweep":
             text = "processes that each worker consists of, which train a model together (default: 1)"
             command.add_argument("--processes", metavar="P", default="1", help=text)
+            text = "start the workers, and leave them running (executor slurm)"
+            command.add_argument("--detach", action="store_true", help=text)
         if name == "run":
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
@@ -180,7 +182,7 @@ def plan(args: argparse.Namespace) -> int:
     assembly, estimate = _assemble(_load(args), args.out), None
     study = assembly.study
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=has_accelerator())
-    workers = _workers(args.workers) or default_workers(len(stacks), study.mesh.devices)
+    workers = _workers(args.workers) or default_workers(len(stacks), study.mesh.devices, study.executor.cpus)
     memory = study_memory(study, workers=workers, accelerator=has_accelerator())
     if not args.no_time:
         estimate = _estimate(assembly, workers, memory)
@@ -194,10 +196,10 @@ def plan(args: argparse.Namespace) -> int:
 def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
     """Times the plan on the cores that one worker of a sweep would have."""
     from lmscale.allocator import keep_memory
-    from lmscale.executors.local import pin
+    from lmscale.executors.cores import pin, share
 
     before = os.sched_getaffinity(0) if sys.platform == "linux" else None
-    pin(0, 0, workers)
+    pin(0, share(0, workers, assembly.study.executor.cpus))
     keep_memory()
     _before_jax(assembly.study.mesh.devices)
     try:
@@ -238,7 +240,10 @@ def sweep(args: argparse.Namespace) -> int:
 
     profile = ["--profile", args.profile] if args.profile else []
     told = [args.study, "--out", str(args.out), *profile, *args.overrides]
-    outcome = run_sweep(assembly, args.out, told, workers, processes)
+    outcome = run_sweep(assembly, args.out, told, workers, processes, detach=args.detach)
+    if outcome.detached:
+        print(f"{outcome.detached}; {outcome.left} runs to train; tables in {args.out / assembly.study.name}")
+        return 0
     scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
     print(
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
@@ -255,6 +260,10 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.events:
+        from lmscale.executors.process import end_with_parent
+
+        end_with_parent()
     study, workers, profile = _load(args), _workers(args.workers) or 1, _steps(args.profile)
     from lmscale.allocator import keep_memory
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale import INTERRUPTED, STARTED, USER_ERROR
 from lmscale.assemble import Assembly
-from lmscale.executors.local import Event, default_workers, has_accelerator, run_workers
+from lmscale.executors.base import make_executor, unread
+from lmscale.executors.process import Event
 from lmscale.layout import place
-from lmscale.memory import study_memory
 from lmscale.plan import cost
 from lmscale.progress import Display, done_line, make_display
 from lmscale.records import Workspace, unscored
@@ -36,18 +36,24 @@ class Outcome:
     scored: int = 0  # finished before, and now scored on sets added since
     left: int = 0  # still without a record: interrupted, failed, or being trained by another sweep
     interrupted: bool = False
+    detached: str = ""  # where the workers were left, if they were
     failures: list[str] = field(default_factory=list)  # a line for each worker that ended badly
     seconds: float = 0.0
 
 
-def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int) -> Outcome:
-    """Trains every run of the plan that has no record yet, in workers of `processes` each (`lmscale run`). Runs
-    that have one are scored on the evaluation sets that they lack.
+def sweep(
+    assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int, detach: bool = False
+) -> Outcome:
+    """Trains every run of the plan that has no record yet, in workers of `processes` each (`lmscale run`), which run
+    where the study's executor starts them. Runs that have a record are scored on the evaluation sets that they lack.
+    `detach` returns once the workers are started.
 
-    Raises InputError if `out` cannot be written, a step cannot fit, or a worker finds its mesh impossible.
+    Raises InputError if `out` cannot be written, a step cannot fit, the executor has not what is asked of it, or a
+    worker finds its mesh impossible.
     """
     began = time.monotonic()
-    workspace = Workspace(out, assembly.study.name)
+    study = assembly.study
+    workspace = Workspace(out, study.name)
     workspace.create()
     grid = [(t, run, workspace.record(run.id)) for t in assembly.plan for run in t.runs]
     pending = [(t, run) for t, run, record in grid if record is None]
@@ -55,21 +61,29 @@ def sweep(assembly: Assembly, out: Path, arguments: list[str], workers: int | No
     before = [record["row"]["status"] for _, _, record in grid if record is not None]
     outcome = Outcome(skipped=before.count("done"), diverged=before.count("diverged"))
     if pending or late:
-        trajectories = {t.id: t for t, _ in pending + late}
-        stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=has_accelerator())
-        count = workers or default_workers(len(stacks), assembly.study.mesh.devices)
-        memory = study_memory(assembly.study, workers=count, accelerator=has_accelerator())
-        for stack in stacks:
-            place(stack.members[0], assembly.study, memory, stack.width)
-        costs = {run.id: cost(t, run) for t, run in pending}
-        with make_display(sum(costs.values()), count) as display, _signals() as asked:
-            meter = Meter(display, workspace, outcome, costs)
-            to_score = f", {len(late)} to score on sets added since" if late else ""
-            display.say(f"{len(pending)} runs to train{to_score}, {len(trajectories)} trajectories, {count} workers")
-            told = [*arguments, "--workers", str(count)]
-            for event in run_workers(told, count, processes, lambda: len(asked)):
-                meter.take(event)
-        outcome.interrupted = bool(asked)
+        with make_executor(study, workspace.root) as executor:
+            trajectories = {t.id: t for t, _ in pending + late}
+            stacks = make_stacks(trajectories.values(), study.replicas, accelerator=executor.accelerator)
+            count = workers or executor.default_workers(len(stacks), processes)
+            memory = executor.memory(count, processes)
+            for stack in stacks:
+                place(stack.members[0], study, memory, stack.width)
+            costs = {run.id: cost(t, run) for t, run in pending}
+            if detach:
+                outcome.detached = executor.detach(arguments, count, processes)
+            else:
+                with make_display(sum(costs.values()), count) as display, _signals() as asked:
+                    meter = Meter(display, workspace, outcome, costs)
+                    to_score = f", {len(late)} to score on sets added since" if late else ""
+                    counts = f"{len(trajectories)} trajectories, {count} workers"
+                    display.say(f"{len(pending)} runs to train{to_score}, {counts}")
+                    if others := unread(study.executor):
+                        names = ", ".join(f"executor.{name}" for name in others)
+                        display.say(f"{names}: not read by the executor {study.executor.name!r}")
+                    with closing(executor.run(arguments, count, processes, lambda: len(asked))) as events:
+                        for event in events:
+                            meter.take(event)
+                outcome.interrupted = bool(asked)
     outcome.left = sum(workspace.record(run.id) is None for _, run in pending)
     workspace.export()
     outcome.seconds = time.monotonic() - began
