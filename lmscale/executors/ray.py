@@ -42,7 +42,6 @@ JOIN = "start it, correct the address, or set RAY_AUTH_MODE and RAY_AUTH_TOKEN a
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody's server is told
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
 }
 
 
