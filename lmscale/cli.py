@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
-from lmscale import DISK, FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
+from lmscale import DISK, FAILURE, GIVEN_UP, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
 from lmscale.asked import positive
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--processes", metavar="P", default="1", help=text)
             text = "stop once N* at a budget is known well enough, such as 'N*@1e15 within 25 %%'"
             command.add_argument("--until", metavar="GOAL", help=text)
+            text = "start the workers, and leave them running (executor slurm)"
+            command.add_argument("--detach", action="store_true", help=text)
         if name == "run":
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
@@ -200,7 +202,8 @@ def plan(args: argparse.Namespace) -> int:
     study, accelerator = assembly.study, has_accelerator() or named is not None
     require_law(study, assembly.plan)
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
-    workers = _workers(args.workers) or (1 if named else default_workers(len(stacks), study.mesh.devices))
+    here = 1 if named else default_workers(len(stacks), study.mesh.devices, study.executor.cpus)
+    workers = _workers(args.workers) or here
     there = named.device.memory_bytes if named else None
     memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=there)
     if named is not None and not args.no_time:
@@ -233,10 +236,10 @@ def _device(args: argparse.Namespace) -> Peak | None:
 def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
     """Times the plan on the cores that one worker of a sweep would have."""
     from lmscale.allocator import keep_memory
-    from lmscale.executors.local import pin
+    from lmscale.executors.cores import pin, share
 
     before = os.sched_getaffinity(0) if sys.platform == "linux" else None
-    pin(0, 0, workers)
+    pin(0, share(0, workers, assembly.study.executor.cpus))
     keep_memory()
     _before_jax(assembly.study.mesh.devices)
     try:
@@ -281,7 +284,12 @@ def sweep(args: argparse.Namespace) -> int:
 
     profile = ["--profile", args.profile] if args.profile else []
     told = [args.study, "--out", str(args.out), *profile, *args.overrides, *aim]
-    outcome = run_sweep(assembly, args.out, told, workers, processes, goal)
+    outcome = run_sweep(assembly, args.out, told, workers, processes, goal, detach=args.detach)
+    if outcome.detached:
+        print(
+            f"{outcome.detached}; {len(outcome.left)} runs to train; lmscale status {args.study} says how far they are"
+        )
+        return 0
     scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
     print(
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
@@ -322,6 +330,10 @@ def _goal(text: str | None, study: Study) -> tuple[Goal | None, list[str]]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.events:
+        from lmscale.executors.process import end_with_parent
+
+        end_with_parent()
     study, workers, profile = _load(args), _workers(args.workers) or 1, _steps(args.profile)
     from lmscale.allocator import keep_memory
 
@@ -345,7 +357,7 @@ def run(args: argparse.Namespace) -> int:
             stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile, sweep=args.sweep)
         except (OutOfMemory, DiskFailure, GivenUp) as error:
             print(f"lmscale: {error}", file=sys.stderr)
-            return {OutOfMemory: OUT_OF_MEMORY, DiskFailure: DISK, GivenUp: FAILURE}[type(error)]
+            return {OutOfMemory: OUT_OF_MEMORY, DiskFailure: DISK, GivenUp: GIVEN_UP}[type(error)]
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED

@@ -28,6 +28,7 @@ DEVICES_MAX = 16_384  # more than the largest slices of TPUs have
 BATCH_TOKENS_MAX = 1e12
 DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
 COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the token counts of a grid
+Engine = Literal["local", "ray", "slurm"]
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
@@ -287,6 +288,39 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExecutorConfig:
+    """Where the workers of a sweep run, and what each of their processes gets there; no part of a run's identity."""
+
+    name: Engine = "local"
+    cpus: int | None = None  # cores of a process. None: its share of this machine, or one on a cluster
+    gpus: int = 0  # GPUs of a process on a cluster (on this machine they are dealt out as the mesh takes them)
+    tpus: int = 0  # TPU chips of a process, ray
+    memory_bytes: float | None = None  # of a process on a cluster; none: what the cluster gives by itself
+    address: str | None = (
+        None  # ray: auto, host:port or ray://host:port; none: a cluster of this machine, for the sweep
+    )
+    partition: str | None = None  # slurm, as sbatch has it; none: its default
+    account: str | None = None
+    qos: str | None = None
+    minutes: int = 60  # slurm: after which a job saves and is queued again
+    sbatch: dict[str, str] = field(default_factory=dict)  # further options of sbatch, such as {"constraint": "a100"}
+
+    def __post_init__(self) -> None:
+        normalise(self, "executor.")
+        check(self.cpus is None or self.cpus >= 1, "executor.cpus", self.cpus, "must be at least 1")
+        check(self.gpus >= 0, "executor.gpus", self.gpus, "must not be negative")
+        check(self.tpus >= 0, "executor.tpus", self.tpus, "must not be negative")
+        memory = self.memory_bytes
+        check(memory is None or memory >= 1e6, "executor.memory_bytes", memory, "must be at least 1e6 bytes")
+        check(self.minutes >= 1, "executor.minutes", self.minutes, "must be at least 1")
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether its processes are given more than CPUs, on a cluster."""
+        return self.gpus + self.tpus > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One question and the grid that answers it, with one corpus and recipe: sizes x token counts (x seeds x rates).
 
@@ -318,6 +352,7 @@ class Study:
     eval_sets: tuple[EvalSet, ...] = ()  # further texts to score, also of runs that are done
     headline: str = OWN_SET  # the set whose loss is `loss_nats` of runs.csv; it alone is part of a run's identity
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     microbatches: int | None = None  # parts of the batch whose gradients are accumulated; none: as memory asks
     remat: RematChoice = "auto"  # layers computed again in the backward pass: auto where memory asks for it
     device_memory_bytes: float | None = None  # of each device; none: what it has

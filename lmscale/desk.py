@@ -32,17 +32,19 @@ class Desk:
 
     def take(self) -> tuple[int, list[str]] | None:
         """Leases the first of the stacks that nobody else has and that has runs to train, or to score: its place among
-        them, and the ids of those of its members that are leased. None if there is none.
+        them, and the ids of those of its members that are leased. No ids: ask again soon, for somebody who has one may
+        be dead. None if there is no more to do.
 
         One whose first member another process has is left to it at first, lest two that start together split it.
         """
         for leavings in (False, True):
+            held: set[str] = set()
             for i, stack in enumerate(self.stacks):
-                if taken := self._take(stack, leavings):
+                if taken := self._take(stack, leavings, held):
                     return i, taken
-        return None
+        return None if held <= self.office.alive else (0, [])
 
-    def _take(self, stack: Stack, leavings: bool) -> list[str]:
+    def _take(self, stack: Stack, leavings: bool, held: set[str]) -> list[str]:
         for trajectory in stack.members:
             if not self._is_left(trajectory) or self._is_given_up(trajectory):
                 continue
@@ -51,7 +53,9 @@ class Desk:
                 self.leases[trajectory.id], self.members[trajectory.id] = lease, trajectory
                 if not self._is_left(trajectory):  # its last holder finished it just now
                     self._let_go(trajectory.id, "done", "")
-            elif not self.leases and not leavings:
+                continue
+            held.add(trajectory.id)
+            if not self.leases and not leavings:
                 break
         return list(self.leases)
 

@@ -92,12 +92,13 @@ class Claim:
 
 
 class Leases:
-    """The leases of a study as this process sees them. It must be asked again later to see that a holder is silent."""
+    """The leases of a study as this process sees them. Asked again later, it sees whether a holder is silent."""
 
     def __init__(self, folder: Callable[[str], Path], sweep: str):
         self.folder, self.sweep = folder, sweep  # of a trajectory, by its id
         self.owner = Owner.this()
-        self._seen: dict[str, tuple[Any, float]] = {}  # the last beat seen of others, and when by our clock
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # the last beat of others, and when by our clock
+        self.alive: set[str] = set()  # trajectories that others were seen to beat for
 
     def take(self, trajectory: str, position: str) -> Lease | None:
         """The lease of a trajectory, or None while another process holds it."""
@@ -117,9 +118,13 @@ class Leases:
         if (mine and lease["released"]) or Owner.from_text(claim.owner).is_gone:
             return True
         beat = (claim.token, lease["beat"] if mine else 0)
-        before, since = self._seen.get(trajectory, (None, 0.0))
+        if trajectory not in self._seen:
+            self._seen[trajectory] = beat, clock()
+            return False
+        before, since = self._seen[trajectory]
         if beat != before:
             self._seen[trajectory] = beat, clock()
+            self.alive.add(trajectory)
             return False
         return clock() - since > LEASE_SECONDS
 

@@ -6,7 +6,7 @@ from lmscale.assemble import Assembly
 from lmscale.config import OWN_SET, Study
 from lmscale.disk import disk_bytes
 from lmscale.estimate import Estimate
-from lmscale.layout import Placement, place
+from lmscale.layout import Placement, place_all
 from lmscale.memory import Memory, in_words
 from lmscale.pacing import duration
 from lmscale.replicas import make_stacks
@@ -70,9 +70,8 @@ def placements(assembly: Assembly, memory: Memory | None) -> dict[str, Placement
     """How the step of each trajectory will be laid out, by its id; with those that are trained in the same step."""
     accelerator = memory is None or memory.platform != "cpu"
     stacks = make_stacks(assembly.plan, assembly.study.replicas, accelerator=accelerator)
-    of_step = {(stack.members[0].program, stack.width): stack for stack in stacks}
-    placed = {step: place(s.members[0], assembly.study, memory, s.width) for step, s in of_step.items()}
-    return {t.id: placed[t.program, stack.width] for stack in stacks for t in stack.members}
+    placed = place_all(stacks, assembly.study, memory)
+    return {t.id: placed[stack.program] for stack in stacks for t in stack.members}
 
 
 def layout_lines(assembly: Assembly, memory: Memory | None, placed: dict[str, Placement]) -> list[str]:

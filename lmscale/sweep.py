@@ -6,16 +6,16 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale import INTERRUPTED, STARTED, USER_ERROR
 from lmscale.assemble import Assembly
-from lmscale.executors.local import Event, default_workers, has_accelerator, run_workers
-from lmscale.layout import place
-from lmscale.memory import study_memory
+from lmscale.executors.base import make_executor, unread
+from lmscale.executors.process import Event
+from lmscale.layout import place_all
 from lmscale.pacing import Sparing
 from lmscale.plan import Run, Trajectory, cost
 from lmscale.progress import Display, done_line, make_display, run_words
@@ -43,20 +43,31 @@ class Outcome:
     left: list[str] = field(default_factory=list)  # without a record: interrupted, failed, or with another sweep
     verdict: Verdict | None = None  # on the goal, where there is one
     interrupted: bool = False
+    detached: str = ""  # where the workers were left, if they were
     failures: list[str] = field(default_factory=list)  # a line for each worker that ended badly
     seconds: float = 0.0
 
 
 def sweep(
-    assembly: Assembly, out: Path, arguments: list[str], workers: int | None, processes: int, goal: Goal | None = None
+    assembly: Assembly,
+    out: Path,
+    arguments: list[str],
+    workers: int | None,
+    processes: int,
+    goal: Goal | None = None,
+    *,
+    detach: bool = False,
 ) -> Outcome:
-    """Trains every run of the plan that has no record yet, in workers of `processes` each (`lmscale run`). Runs
-    that have one are scored on the evaluation sets that they lack. Stops once a `goal` is reached.
+    """Trains every run of the plan that has no record yet, in workers of `processes` each (`lmscale run`), which run
+    where the study's executor starts them. Runs that have a record are scored on the evaluation sets that they lack.
+    Stops once a `goal` is reached. `detach` returns once the workers are started.
 
-    Raises InputError if `out` cannot be written, a step cannot fit, or a worker finds its mesh impossible.
+    Raises InputError if `out` cannot be written, a step cannot fit, the executor has not what is asked of it, or a
+    worker finds its mesh impossible.
     """
     began = time.monotonic()
-    workspace = Workspace(out, assembly.study.name)
+    study = assembly.study
+    workspace = Workspace(out, study.name)
     workspace.create()
     grid = [(t, run, workspace.record(run.id)) for t in assembly.plan for run in t.runs]
     pending = [(t, run) for t, run, record in grid if record is None]
@@ -66,21 +77,28 @@ def sweep(
     write_plan(workspace, assembly.plan, goal.words if goal else None)
     watch = Watch(goal, [record["row"] for _, _, record in grid if record is not None]) if goal else None
     if (pending or late) and not (watch and watch.reached):
-        trajectories = {t.id: t for t, _ in pending + late}
-        stacks = make_stacks(trajectories.values(), assembly.study.replicas, accelerator=has_accelerator())
-        count = workers or default_workers(len(stacks), assembly.study.mesh.devices)
-        memory = study_memory(assembly.study, workers=count, accelerator=has_accelerator())
-        for stack in stacks:
-            place(stack.members[0], assembly.study, memory, stack.width)
-        total = sum(cost(t, run) for t, run in pending)
-        with kept_fresh(workspace), make_display(total, count) as display, _signals() as asked:
-            meter = Meter(display, workspace, outcome, {run.id: (t, run) for t, run in pending}, watch)
-            to_score = f", {len(late)} to score on sets added since" if late else ""
-            display.say(f"{len(pending)} runs to train{to_score}, {len(trajectories)} trajectories, {count} workers")
-            told = [*arguments, "--workers", str(count), "--sweep", uuid.uuid4().hex[:8]]
-            for event in run_workers(told, count, processes, lambda: len(asked) + meter.enough()):
-                meter.take(event)
-        outcome.interrupted = bool(asked)
+        with make_executor(study, workspace.root) as executor:
+            trajectories = {t.id: t for t, _ in pending + late}
+            stacks = make_stacks(trajectories.values(), study.replicas, accelerator=executor.accelerator)
+            count = workers or executor.default_workers(len(stacks), processes)
+            place_all(stacks, study, executor.memory(count, processes))
+            told = [*arguments, "--sweep", uuid.uuid4().hex[:8]]
+            if detach:
+                outcome.detached = executor.detach(told, count, processes)
+            else:
+                total = sum(cost(t, run) for t, run in pending)
+                with kept_fresh(workspace), make_display(total, count) as display, _signals() as asked:
+                    meter = Meter(display, workspace, outcome, {run.id: (t, run) for t, run in pending}, watch)
+                    to_score = f", {len(late)} to score on sets added since" if late else ""
+                    counts = f"{len(trajectories)} trajectories, {count} workers"
+                    display.say(f"{len(pending)} runs to train{to_score}, {counts}")
+                    if others := unread(study.executor):
+                        names = ", ".join(f"executor.{name}" for name in others)
+                        display.say(f"{names}: not read by the executor {study.executor.name!r}")
+                    with closing(executor.run(told, count, processes, lambda: len(asked) + meter.enough())) as events:
+                        for event in events:
+                            meter.take(event)
+                outcome.interrupted = bool(asked)
     outcome.left = [run_words(t, run) for t, run in pending if workspace.record(run.id) is None]
     outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.extra_sets)) for _, run, _ in grid)
     outcome.verdict = watch.close() if watch else None

@@ -1,4 +1,4 @@
-"""Works on a study in this process: takes what nobody else has, a piece of a trajectory or of a stack of them at a time.
+"""Works on a study in this process: takes what nobody else has, a piece of a trajectory or of a stack at a time.
 
 This is `lmscale run`. A sweep starts several; any number, on any hosts, may work on one results folder, for each
 trajectory is leased by the process that trains it.
@@ -39,6 +39,8 @@ from lmscale.replicas import make_stacks
 from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Interrupted, train
+
+WAIT_SECONDS = 0.5  # between looks at leases whose holders may be dead
 
 
 class GivenUp(Exception):
@@ -83,20 +85,25 @@ def work(
     stacks = in_order(make_stacks(assembly.plan, study.replicas, accelerator=accelerator), study.target_flops, workers)
     placements: dict[tuple, Placement] = {}
     for stack in stacks:  # all, before anything is leased: one that cannot fit is refused at once
-        if (key := (stack.members[0].program, stack.width)) not in placements:
-            placements[key] = _placement(stack.members[0], study, memory, stack.width)
+        if stack.program not in placements:
+            placements[stack.program] = _placement(stack.members[0], study, memory, stack.width)
     desk = Desk(workspace, stacks, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
-    while (taken := distributed.decide(desk.take)) is not None:
+    while True:
+        taken = distributed.decide(desk.take)
         if distributed.agree(stop.requested, due=False)[0]:
             desk.give_back("interrupted")
             return True
+        if taken is None:
+            break
+        if not taken[1]:
+            time.sleep(WAIT_SECONDS)
+            continue
         stack = stacks[taken[0]]
         pending = [t for t in stack.members if t.id in taken[1]]
-        key = (pending[0].program, stack.width)
-        placement = placements[key]
+        placement = placements[stack.program]
         try:
-            if key not in steps:
-                steps[key] = Step(
+            if stack.program not in steps:
+                steps[stack.program] = Step(
                     pending[0],
                     mesh,
                     microbatches=placement.microbatches,
@@ -104,7 +111,7 @@ def work(
                     remat=placement.remat,
                     replicas=stack.width,
                 )
-            trainings = [make(t, steps[key], len(pending), began, desk.leases.get(t.id)) for t in pending]
+            trainings = [make(t, steps[stack.program], len(pending), began, desk.leases.get(t.id)) for t in pending]
             try:
                 train(*trainings)
                 if scored := sum(score_finished(t) for t in trainings):
