@@ -16,7 +16,7 @@ from typing import Literal
 
 from lmscale.files import Lines
 from lmscale.leases import Claim, Lease, claims
-from lmscale.plan import Trajectory
+from lmscale.plan import Run, Trajectory
 from lmscale.records import Workspace
 
 ATTEMPTS_MAX = 3  # of one sweep, that begin at one position
@@ -34,6 +34,18 @@ def position(workspace: Workspace, trajectory: Trajectory) -> str:
     steps = [max((p.name for p in folder.glob("checkpoints/[0-9]*[0-9]")), default="") for folder in folders]
     recorded = sum((folder / "record.json").exists() for folder in folders)
     return " ".join([str(recorded), *steps])
+
+
+def cooldown_position(workspace: Workspace, run: Run) -> str:
+    """How far a cooldown is on the disk."""
+    return max((p.name for p in workspace.run(run.id).glob("checkpoints/[0-9]*[0-9]")), default="")
+
+
+def is_stuck(workspace: Workspace, run: Run, sweep: str) -> bool:
+    """Whether the last attempts of this sweep at a cooldown got no further; then it is left to who has the trunk."""
+    last = [c for c in claims(workspace.run(run.id)) if c.sweep == sweep][-ATTEMPTS_MAX:]
+    now = cooldown_position(workspace, run)
+    return len(last) == ATTEMPTS_MAX and all(claim.position == now for claim in last)
 
 
 def given_up(workspace: Workspace, trajectory: Trajectory, sweep: str) -> str | None:
