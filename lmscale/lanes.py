@@ -145,13 +145,9 @@ def begin(t: Training) -> None:
 
 def has_branched(t: Training, run: Run) -> bool:
     """Whether the run's cooldown can begin, or go on, without the trunk: it is on disk at the branch point."""
-
-    def found() -> bool:
-        if run.branch_step == 0 or Checkpoints(t.workspace.run(run.id) / "checkpoints").steps():
-            return True
-        return run.branch_step in _trunk(t).steps()
-
-    return distributed.decide(found)
+    if run.branch_step == 0 or Checkpoints(t.workspace.run(run.id) / "checkpoints").steps():
+        return True
+    return run.branch_step in _trunk(t).steps()
 
 
 def resume_cooldown(t: Training, run: Run) -> Lane | None:
