@@ -98,6 +98,7 @@ class Desk:
         if any(len(self._untrained(stack.members)) > 1 for stack in self.stacks if self._all_held(stack, held)):
             self._wait()
             return 0, [], None
+        self.stop_waiting()
         if held.trajectories <= self.trajectories.alive and held.runs <= self.cooldowns.alive:
             return None
         return 0, [], None

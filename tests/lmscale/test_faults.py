@@ -4,6 +4,7 @@ import faults
 import numpy as np
 import pytest
 
+from lmscale import GIVEN_UP
 from lmscale.attempts import ATTEMPTS
 from lmscale.checkpoint import Checkpoints
 from lmscale.files import Lines
@@ -41,7 +42,7 @@ def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
         worker.kill()
         worker.end()
     worker = faults.Worker(faults.command(study, tmp_path, "--sweep", "one"))
-    assert worker.end() == 1
+    assert worker.end() == GIVEN_UP
     (said,) = [e for e in worker.events if e["event"] == "given_up"]
     assert "3 attempts were killed before they got any further" in said["line"]
     folder = Workspace(tmp_path, "small").trajectory(said["trajectory"])
