@@ -71,6 +71,7 @@ class Training:
     started: Callable[[Start], None] = lambda start: None
     began: float = field(default_factory=time.monotonic)  # when the time to the first step begins to count
     start: Start | None = None
+    meshes: tuple[str, ...] = ()  # all that the trajectory was trained on, in their order; of a job, in process 0
     replicas: int = 0  # trained together in the last call
     step_seconds: list[float] = field(default_factory=list)  # of each call: wall time of a step, shared out to replicas
     extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
@@ -126,21 +127,24 @@ class Lane:
 
 
 def begin(t: Training) -> None:
-    """Notes what the trajectory is. Raises InputError where it was begun in another arithmetic: `auto` differs between
+    """Notes what the trajectory is, and the meshes it is trained on. Raises InputError where it was begun in another arithmetic: `auto` differs between
     CPUs and accelerators, and one curve must not change from one to the other.
     """
     folder = t.workspace.trajectory(t.trajectory.id)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "trajectory.json"
     dtype = str(t.step.dtype)
-    begun = json.loads(path.read_text())["compute_dtype"] if path.exists() else dtype
+    before = json.loads(path.read_text()) if path.exists() else {}
+    begun, meshes = before.get("compute_dtype", dtype), before.get("meshes", [])
     check(
         begun == dtype,
         "recipe.compute_dtype",
         t.trajectory.hyperparameters.compute_dtype,
         f"is {dtype} here, but {t.trajectory.id} was begun in {begun}; go on where it was begun, or pass --out DIR",
     )
-    write_json(path, {"id": t.trajectory.id, "compute_dtype": dtype, **t.trajectory.identity})
+    t.meshes = tuple(dict.fromkeys([*meshes, t.mesh]))
+    noted = {"id": t.trajectory.id, "compute_dtype": dtype, "meshes": t.meshes, **t.trajectory.identity}
+    write_json(path, noted)
 
 
 def has_branched(t: Training, run: Run) -> bool:

@@ -322,6 +322,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "row": row,
         "scores": score_rows(run.id, text.headline, text.eval_set, result) if result else [],
         "telemetry": t.telemetry.record(t.step_seconds),
+        "meshes": list(t.meshes),
         "steps": run.steps,
         "branch_step": run.branch_step,
         "identity": trajectory.identity,

@@ -51,6 +51,11 @@ def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
     assert faults.digits(Workspace(tmp_path, "small")) == faults.uninterrupted(study)
 
 
+def test_another_mesh_goes_on_from_the_same_state(tmp_path):
+    pairs = [("8,1,1", "2,2,2"), ("2,2,2", "1,1,1"), ("1,1,1", "1,8,1")]
+    print(faults.mesh_changes(pairs, tmp_path))
+
+
 @pytest.mark.parametrize("where", ["parameters", "optimizer", "windows", "last call"])
 def test_what_is_not_finite_is_never_saved(make_assembly, make_training, where, monkeypatch):
     """A number that is not finite, put into the state while the loss still is, or into what makes the gradient."""
