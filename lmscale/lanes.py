@@ -127,8 +127,8 @@ class Lane:
 
 
 def begin(t: Training) -> None:
-    """Notes what the trajectory is, and the meshes it is trained on. Raises InputError where it was begun in another arithmetic: `auto` differs between
-    CPUs and accelerators, and one curve must not change from one to the other.
+    """Notes what the trajectory is, and the meshes it is trained on. Raises InputError where it was begun in another
+    arithmetic: `auto` differs between CPUs and accelerators, and one curve must not change from one to the other.
     """
     folder = t.workspace.trajectory(t.trajectory.id)
     folder.mkdir(parents=True, exist_ok=True)

@@ -463,7 +463,7 @@ def change_meshes(path: Path, pairs: list[tuple[str, str]], folder: Path) -> Non
     from lmscale.step import Step, Together
     from lmscale.studies import load_study
 
-    assembly = assemble(load_study(str(path)), path.parent, print)
+    assembly = assemble(load_study(str(path)), path.parent, lambda line: None)
     t = assembly.plan[0]
     loader = assembly.loader(t)
 

@@ -1,6 +1,6 @@
 """The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]`, a line of counts for each.
 
-Rows: corruptions, appends, launchers, disk, meshes, kills. All take about an hour on two cores; what was printed stands.
+Rows: corruptions, appends, launchers, disk, meshes, kills. All take about an hour on two cores.
 """
 
 import argparse
