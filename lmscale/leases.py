@@ -120,10 +120,11 @@ class Leases:
 
     def _is_free(self, name: str, claim: Claim) -> bool:
         lease = read_lease(self.folder(name))
-        mine = lease is not None and lease["token"] == claim.token
-        if (mine and lease["released"]) or Owner.from_text(claim.owner).is_gone:
+        if lease is not None and lease["token"] != claim.token:
+            lease = None  # of a holder before
+        if (lease is not None and lease["released"]) or Owner.from_text(claim.owner).is_gone:
             return True
-        beat = (claim.token, lease["beat"] if mine else 0)
+        beat = (claim.token, lease["beat"] if lease is not None else 0)
         if name not in self._seen:
             self._seen[name] = beat, clock()
             return False

@@ -208,7 +208,7 @@ class Attempt:
 
     status: Status = "planned"
     why: str = ""
-    lease: Mapping[str, Any] = field(default_factory=dict)
+    lease: dict[str, Any] = field(default_factory=dict)
 
 
 def _attempt(folder: Path, now: float) -> Attempt:

@@ -49,7 +49,8 @@ def test_pieces_are_taken_in_their_order_and_only_once(desks, record):
     for index, stack in enumerate(stacks):
         (member,) = stack.members
         assert one.take() == (index, [member.id], None)
-        assert other.take() == (0, [], None)  # nothing is free, and it cannot know yet that one is alive
+        # it waits for a cooldown; of the last none is left to it, and it has seen that one is alive
+        assert other.take() == ((0, [], None) if index < len(stacks) - 1 else None)
         record(workspace, member.runs[-1])
         one.give_back("done")
     assert one.take() is None
@@ -140,7 +141,7 @@ def test_a_cooldown_whose_worker_was_killed_goes_back_to_the_trunk(desks, record
 
 def test_two_workers_share_one_trunk_and_change_no_bit(tmp_path):
     """Real processes on one size: whoever has no trunk trains cooldowns of the other's."""
-    study = faults.make_study(tmp_path / "study", steps=(512, 1024, 1536, 2048))
+    study = faults.make_study(tmp_path / "study", steps=(256, 512, 768, 1024))
     alone = faults.uninterrupted(study)
     out = tmp_path / "both"
     faults.share_text(study, out)
