@@ -295,6 +295,8 @@ def sweep(args: argparse.Namespace) -> int:
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
         f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
     )
+    if (share := outcome.engine_share) is not None:
+        print(f"{share:.1%} of the workers' time was not steps, compiling or evaluation")
     for failure in outcome.failures:
         print(f"lmscale: {failure}", file=sys.stderr)
     if outcome.interrupted:

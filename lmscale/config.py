@@ -360,7 +360,9 @@ class Study:
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
     # CPU one at a time (lmscale.replicas)
     replicas: int | None = None
-    checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work, and a call of the program
+    # between checkpoints: what a kill costs at most, and a call of the program. None: so that saving takes a hundredth of
+    # the time, and at most 60 s
+    checkpoint_seconds: float | None = None
     telemetry: tuple[Log, ...] = ("tensorboard",)  # where the numbers of each call go beside the curves
 
     def __post_init__(self) -> None:
@@ -408,7 +410,8 @@ class Study:
             f"must lie between 1 and {DISPATCH_MAX}",
         )
         check(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "must be at least 1")
-        check(self.checkpoint_seconds > 0, "checkpoint_seconds", self.checkpoint_seconds, "must be positive")
+        seconds = self.checkpoint_seconds
+        check(seconds is None or seconds > 0, "checkpoint_seconds", seconds, "must be positive")
 
     def _check_counts(self) -> None:
         given = [name for name in COUNTS if getattr(self, name)]

@@ -21,6 +21,7 @@ from lmscale.data.loader import EvaluationSet, Loader
 from lmscale.evaluate import NamedSet
 from lmscale.files import write_json
 from lmscale.optim import learning_rates
+from lmscale.pacing import Ledger, Sparing
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Curve, Workspace
 from lmscale.step import State, Step
@@ -62,7 +63,7 @@ class Training:
     held_out: EvaluationSet
     workspace: Workspace
     mesh: str
-    checkpoint_seconds: float
+    saves: Sparing  # how often a checkpoint is saved between branch points
     report: Callable[[Progress], None]
     done: Callable[[Run, dict], None]  # a run has its record
     diverged: Callable[[str, list[Run]], None]  # why, and the runs that cannot be had any more; they have their records
@@ -71,6 +72,7 @@ class Training:
     started: Callable[[Start], None] = lambda start: None
     began: float = field(default_factory=time.monotonic)  # when the time to the first step begins to count
     start: Start | None = None
+    ledger: Ledger = field(default_factory=Ledger)
     meshes: tuple[str, ...] = ()  # all that the trajectory was trained on, in their order; of a job, in process 0
     replicas: int = 0  # trained together in the last call
     step_seconds: list[float] = field(default_factory=list)  # of each call: wall time of a step, shared out to replicas

@@ -5,6 +5,7 @@ Each has a file of its own beside the run's record, which stays as it was writte
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,10 @@ def score(t: Training, run: Run, params: Any, sets: Iterable[NamedSet]) -> None:
     if distributed.leads():
         folder.mkdir(exist_ok=True)
     for each in sets:
+        began = time.monotonic()
         with t.telemetry.clock.waiting():
             result = evaluate(t.step.window_losses, params, each.windows, t.step.row_devices)
+        t.ledger.evaluation += time.monotonic() - began
         if distributed.leads():
             rows = score_rows(run.id, each.name, each.label, result)
             write_json(folder / each.file_name, sealed({"scores": rows}))

@@ -46,6 +46,14 @@ class Outcome:
     detached: str = ""  # where the workers were left, if they were
     failures: list[str] = field(default_factory=list)  # a line for each worker that ended badly
     seconds: float = 0.0
+    workers: int = 0
+    useful_seconds: float = 0.0  # of all workers: steps, compiling, evaluation
+
+    @property
+    def engine_share(self) -> float | None:
+        """What the engine itself took of the workers' time, from the command to its end; None where none was told."""
+        alive = self.workers * self.seconds
+        return 1 - self.useful_seconds / alive if self.useful_seconds else None
 
 
 def sweep(
@@ -80,7 +88,7 @@ def sweep(
         with make_executor(study, workspace.root) as executor:
             trajectories = {t.id: t for t, _ in pending + late}
             stacks = make_stacks(trajectories.values(), study.replicas, accelerator=executor.accelerator)
-            count = workers or executor.default_workers(len(stacks), processes)
+            count = outcome.workers = workers or executor.default_workers(len(stacks), processes)
             place_all(stacks, study, executor.memory(count, processes))
             told = [*arguments, "--sweep", uuid.uuid4().hex[:8]]
             if detach:
@@ -142,6 +150,8 @@ class Meter:
                     self.workspace.export()
         elif message["event"] == "scored":
             self.outcome.scored += message["runs"]
+        elif message["event"] == "ledger":
+            self.outcome.useful_seconds += message["steps"] + message["compile"] + message["evaluation"]
         else:
             self.outcome.diverged += message.get("runs", 0)
             if "line" in message:

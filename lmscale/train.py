@@ -98,8 +98,9 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
     together = Together(t.step, [lane.state for lane in lanes if lane.state is not None])
     for lane in lanes:
         lane.state, lane.training.replicas = None, len(lanes)
-    saved_at, ended = time.monotonic(), 0.0
+    began, ended, aside = time.monotonic(), 0.0, t.ledger.compile
     waiting: Dispatched | None = None
+    t.saves.postpone()
     while step < stop and not all(lane.lost for lane in lanes):
         end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
         if waiting is not None and t.telemetry.profiler.covers(step, end):
@@ -109,16 +110,18 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
         if waiting is not None:
             ended = account(lanes, waiting, ended)
         waiting, step = call, end
-        stopping, due = distributed.agree(t.stop(), time.monotonic() - saved_at > t.checkpoint_seconds)
+        stopping, due = distributed.agree(t.stop(), t.saves.due)
         if step < stop and (stopping or due):
             ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
-            save(lanes, together, step)
-            saved_at = time.monotonic()
+            with t.saves.timed():
+                save(lanes, together, step)
+            began += t.saves.took
         if stopping and step < stop:
             raise Interrupted
     if waiting is not None:
         account(lanes, waiting, ended)
+    t.ledger.steps += time.monotonic() - began - (t.ledger.compile - aside)
     lose_broken(lanes, together, step)
     for r, lane in enumerate(lanes):
         lane.step, lane.state = stop, None if lane.lost else together.model(r)
@@ -141,6 +144,8 @@ def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -
     call = partial(lanes[0].training.telemetry.call, start, stop)
     began = time.monotonic()  # before the call: one that is traced is awaited in it
     metrics = together.advance(windows, rates, stop - start, call)
+    if programs().since(before).asked:
+        lanes[0].training.ledger.compile += time.monotonic() - began
     if new := [lane.training for lane in lanes if lane.training.start is None]:
         start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
         for t in new:
@@ -237,8 +242,10 @@ def finish(lane: Lane) -> None:
     folder = t.workspace.run(run.id)
     assert lane.state is not None
     params, lane.state = lane.state.params, None
+    began = time.monotonic()
     with t.telemetry.clock.waiting():
         result = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
+    t.ledger.evaluation += time.monotonic() - began
     if not math.isfinite(result.loss_nats):
         lose(lane, f"held-out loss {result.loss_nats} after step {run.steps}")
         return

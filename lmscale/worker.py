@@ -32,6 +32,7 @@ from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.order import in_order
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
+from lmscale.pacing import Ledger, Sparing
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
 from lmscale.records import Workspace
@@ -40,6 +41,7 @@ from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Interrupted, train
 
+SAVE_SHARE, SAVE_LEAST_SECONDS, SAVE_MOST_SECONDS = 0.01, 2.0, 60.0
 WAIT_SECONDS = 0.5  # between looks at leases whose holders may be dead
 
 
@@ -99,11 +101,23 @@ def work(
         stopped = worker.work_off(stacks)
     finally:
         desk.stop_waiting()
+        tell({"event": "ledger", **vars(worker.ledger)})
     if not stopped and worker.failed is not None:
         raise worker.failed
     if not stopped and desk.given_up:
         raise GivenUp(f"{len(desk.given_up)} trajectories were given up; the next sweep tries them again")
     return stopped
+
+
+def saves(study: Study) -> Sparing:
+    """How often checkpoints are saved: as a study says, or so often that it takes a hundredth of the time. (What loses
+    least is the square root of twice a save's time and the time between failures, Young 1974: with saves of 30 ms and a
+    failure every two minutes 2.7 s; a hundredth gives 3.)
+    """
+    fixed = study.checkpoint_seconds
+    if fixed is not None:
+        return Sparing(least_seconds=fixed, most_seconds=fixed)
+    return Sparing(SAVE_SHARE, least_seconds=SAVE_LEAST_SECONDS, most_seconds=SAVE_MOST_SECONDS)
 
 
 def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int) -> Placement:
@@ -132,6 +146,7 @@ class Worker:
     profile: range | None
     steps: dict[tuple, Step] = field(default_factory=dict)  # compiled once for all trajectories of a program
     failed: OutOfMemory | None = None
+    ledger: Ledger = field(default_factory=Ledger)
     began: float = STARTED  # when the time to the next trajectory's first step begins to count
 
     def work_off(self, stacks: Sequence[Stack]) -> bool:
@@ -219,7 +234,8 @@ class Worker:
             held_out=self.assembly.held_out,
             workspace=self.workspace,
             mesh=str(study.mesh),
-            checkpoint_seconds=study.checkpoint_seconds,
+            saves=saves(study),
+            ledger=self.ledger,
             began=self.began,
             started=lambda start: tell(_start(trajectory, start)),
             report=lambda p: tell(_progress(trajectory, p, together)),
