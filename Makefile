@@ -56,6 +56,7 @@ bench: setup
 	$(VENV)/bin/python -m pip install --quiet --editable '.[train,bench]'
 	$(VENV)/bin/python tests/bench/train.py $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(if $(NANODO),--nanodo $(NANODO))
 	$(VENV)/bin/python tests/bench/sweep.py
+	$(VENV)/bin/python tests/bench/engine.py
 	$(VENV)/bin/python tests/bench/replicas.py
 	$(VENV)/bin/python tests/bench/plan.py
 

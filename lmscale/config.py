@@ -360,8 +360,8 @@ class Study:
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
     # CPU one at a time (lmscale.replicas)
     replicas: int | None = None
-    # between checkpoints: what a kill costs at most, and a call of the program. None: so that saving takes a hundredth of
-    # the time, and at most 60 s
+    # between checkpoints: what a kill costs at most, and a call of the program. None: so that saving takes a hundredth
+    # of the time, and at most 60 s
     checkpoint_seconds: float | None = None
     telemetry: tuple[Log, ...] = ("tensorboard",)  # where the numbers of each call go beside the curves
 

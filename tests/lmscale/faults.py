@@ -418,6 +418,41 @@ def torn_appends(count: int, seed: int, folder: Path) -> Counts:
     return counts
 
 
+def goodput(study: Path, seconds: float, every: float, folder: Path) -> Counts:
+    """A sweep whose worker is killed every so many seconds: the time that its steps would have taken undisturbed, over
+    the time that it lived.
+    """
+    counts = Counts(f"goodput under a SIGKILL every {every:.0f} s", 0)
+    share_text(study, folder)
+    worker = Worker(command(study, folder, "--name", "calm"))
+    assert worker.wait_for("start")
+    time.sleep(min(30.0, seconds / 4))
+    worker.kill()
+    worker.end()
+    rates = sorted(e["tokens_per_second"] for e in worker.events if e["event"] == "progress")
+    step_seconds = 256 / rates[len(rates) // 2]
+
+    began, kills = time.monotonic(), 0
+    arguments = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(folder), "--workers", "1"]
+    sweep = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    workspace = Workspace(folder, "small")
+    while time.monotonic() - began < seconds - every / 2:
+        time.sleep(every)
+        (lease,) = workspace.root.glob("trajectories/*/lease.json")
+        os.killpg(int(json.loads(lease.read_text())["owner"].rsplit(":", 3)[1]), signal.SIGKILL)
+        kills += 1
+    time.sleep(every / 2)
+    sweep.send_signal(signal.SIGTERM)
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 130, said
+    (trunk,) = workspace.root.glob("trajectories/*/trunk.jsonl")
+    steps = Lines(trunk).read()[-1]["step"]
+    counts.add("kills", kills)
+    counts.add("steps kept", steps)
+    counts.add("percent of the time were useful steps", round(100 * steps * step_seconds / (time.monotonic() - began)))
+    return counts
+
+
 # what a process with eight devices does: python -c MESHES STUDY FOLDER PAIR...
 MESHES = """
 import sys

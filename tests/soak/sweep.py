@@ -1,6 +1,6 @@
 """The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]`, a line of counts for each.
 
-Rows: corruptions, appends, launchers, disk, meshes, kills. All take about an hour on two cores.
+Rows: corruptions, appends, launchers, disk, meshes, goodput (an hour), kills.
 """
 
 import argparse
@@ -50,6 +50,9 @@ def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], 
         "launchers": lambda: faults.launchers(8, many(100), seed, folder / "launchers"),
         "disk": lambda: faults.full_disk(study(), [500 + 400 * i for i in range(many(50))], folder / "disk"),
         "meshes": lambda: faults.mesh_changes(list(itertools.permutations(MESHES, 2))[: many(90)], folder / "meshes"),
+        "goodput": lambda: faults.goodput(
+            faults.make_study(folder / "long", (10**8,)), 3600 * scale, 120, folder / "goodput"
+        ),
         "kills": lambda: faults.kills(study(), many(200), seed, folder / "kills"),
     }
 
