@@ -53,9 +53,8 @@ def workers(out: Path) -> None:
         began = time.monotonic()
         said = run(out, "sweep", STUDY, "--name", f"workers-{count}", "--workers", str(count))
         share = re.findall(r"([\d.]+%) of the workers' time", said)[-1]
-        print(
-            f"{STUDY} with --workers {count}: {time.monotonic() - began:.0f} s, the engine's share {share}", flush=True
-        )
+        took = time.monotonic() - began
+        print(f"{STUDY} with --workers {count}: {took:.0f} s, the engine's share {share}", flush=True)
     default = len(os.sched_getaffinity(0))
     print(f"(the default here is a worker a core, {default}; its engine's share is asked to be below 5 %)")
 

@@ -434,6 +434,7 @@ def goodput(study: Path, seconds: float, every: float, folder: Path) -> Counts:
 
     began, kills = time.monotonic(), 0
     arguments = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(folder), "--workers", "1"]
+    arguments += ["--allow-collinear", "true"]
     sweep = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     workspace = Workspace(folder, "small")
     while time.monotonic() - began < seconds - every / 2:

@@ -44,15 +44,16 @@ def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], 
         path = folder / "study" / "study.py"
         return path if path.exists() else faults.make_study(path.parent)
 
+    def endless() -> Path:
+        return faults.make_study(folder / "endless", (10**8,))
+
     return {
         "corruptions": lambda: faults.corruptions(many(10_000), seed, folder / "corruptions"),
         "appends": lambda: faults.torn_appends(many(1000), seed, folder / "appends"),
         "launchers": lambda: faults.launchers(8, many(100), seed, folder / "launchers"),
         "disk": lambda: faults.full_disk(study(), [500 + 400 * i for i in range(many(50))], folder / "disk"),
         "meshes": lambda: faults.mesh_changes(list(itertools.permutations(MESHES, 2))[: many(90)], folder / "meshes"),
-        "goodput": lambda: faults.goodput(
-            faults.make_study(folder / "long", (10**8,)), 3600 * scale, 120, folder / "goodput"
-        ),
+        "goodput": lambda: faults.goodput(endless(), 3600 * scale, 120 * min(1, 10 * scale), folder / "goodput"),
         "kills": lambda: faults.kills(study(), many(200), seed, folder / "kills"),
     }
 
