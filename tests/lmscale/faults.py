@@ -418,6 +418,19 @@ def torn_appends(count: int, seed: int, folder: Path) -> Counts:
     return counts
 
 
+def start_sweep(study: Path, folder: Path) -> subprocess.Popen[str]:
+    """A sweep with one worker."""
+    arguments = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(folder), "--workers", "1"]
+    arguments += ["--allow-collinear", "true"]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill_holder(workspace: Workspace) -> None:
+    """SIGKILL to the group of the worker that has the one trajectory there is."""
+    (lease,) = workspace.root.glob("trajectories/*/lease.json")
+    os.killpg(int(json.loads(lease.read_text())["owner"].rsplit(":", 3)[1]), signal.SIGKILL)
+
+
 def goodput(study: Path, seconds: float, every: float, folder: Path) -> Counts:
     """A sweep whose worker is killed every so many seconds: the time that its steps would have taken undisturbed, over
     the time that it lived.
@@ -433,14 +446,10 @@ def goodput(study: Path, seconds: float, every: float, folder: Path) -> Counts:
     step_seconds = 256 / rates[len(rates) // 2]
 
     began, kills = time.monotonic(), 0
-    arguments = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(folder), "--workers", "1"]
-    arguments += ["--allow-collinear", "true"]
-    sweep = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    workspace = Workspace(folder, "small")
+    sweep, workspace = start_sweep(study, folder), Workspace(folder, "small")
     while time.monotonic() - began < seconds - every / 2:
         time.sleep(every)
-        (lease,) = workspace.root.glob("trajectories/*/lease.json")
-        os.killpg(int(json.loads(lease.read_text())["owner"].rsplit(":", 3)[1]), signal.SIGKILL)
+        kill_holder(workspace)
         kills += 1
     time.sleep(every / 2)
     sweep.send_signal(signal.SIGTERM)

@@ -1,5 +1,7 @@
 """The faults that a sweep survives, a few of each; `make soak` does many (tests/soak/sweep.py)."""
 
+import time
+
 import faults
 import numpy as np
 import pytest
@@ -54,6 +56,19 @@ def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
 def test_another_mesh_goes_on_from_the_same_state(tmp_path):
     pairs = [("8,1,1", "2,2,2"), ("2,2,2", "1,1,1"), ("1,1,1", "1,8,1")]
     print(faults.mesh_changes(pairs, tmp_path))
+
+
+def test_a_sweep_starts_a_killed_worker_again(study, tmp_path):
+    faults.share_text(study, tmp_path)
+    sweep, workspace = faults.start_sweep(study, tmp_path), Workspace(tmp_path, "small")
+    while not list(workspace.root.glob("trajectories/*/trunk.jsonl")):
+        assert sweep.poll() is None
+        time.sleep(0.02)
+    faults.kill_holder(workspace)
+    said, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, said
+    assert "worker 0 was killed; started again, it goes on from its checkpoints" in said
+    assert faults.digits(workspace) == faults.uninterrupted(study)
 
 
 @pytest.mark.parametrize("where", ["parameters", "optimizer", "windows", "last call"])
