@@ -77,7 +77,7 @@ def test_what_is_not_finite_is_never_saved(make_assembly, make_training, where, 
     from lmscale.train import train
 
     t = make_training(make_assembly())
-    advance, calls, last = t.step.advance, [0], 11  # 40 steps and a cooldown of 4 from 16, three a call
+    advance, calls, last = t.step.advance, [0], 18  # three steps a call: 8 for the first run, then 6 and 4
 
     def poisoned(state, windows, rates, count):
         calls[0] += 1

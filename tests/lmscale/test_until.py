@@ -10,7 +10,7 @@ from analysis import Chinchilla
 from analysis.errors import InputError
 from lmscale.assemble import assemble
 from lmscale.cli import main
-from lmscale.files import write_json
+from lmscale.files import sealed, write_json
 from lmscale.pacing import SHARE, Sparing
 from lmscale.records import RUN_COLUMNS, Workspace
 from lmscale.studies import load_study, override
@@ -134,7 +134,7 @@ def plant(out, plan, law, missing: set[str], noise: float = 0.0) -> None:
                 workspace.run(run.id).mkdir(parents=True)
                 loss = float(law.predict(t.shape.params, run.tokens)) * float(np.exp(noise * random.normal()))
                 made = record(run, t, loss)
-                write_json(workspace.run(run.id) / "record.json", made)
+                write_json(workspace.run(run.id) / "record.json", sealed(made))
 
 
 def set_up(study, tmp_path, *grid):
