@@ -357,9 +357,12 @@ def run(args: argparse.Namespace) -> int:
 
         try:
             stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile, sweep=args.sweep)
-        except (OutOfMemory, DiskFailure, GivenUp) as error:
+        except (OutOfMemory, GivenUp) as error:
             print(f"lmscale: {error}", file=sys.stderr)
-            return {OutOfMemory: OUT_OF_MEMORY, DiskFailure: DISK, GivenUp: GIVEN_UP}[type(error)]
+            return OUT_OF_MEMORY if isinstance(error, OutOfMemory) else GIVEN_UP
+        except DiskFailure as error:
+            print(f"lmscale: {error}", file=sys.stderr, flush=True)
+            os._exit(DISK)  # the threads of the save that failed would go on to complain for pages
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
