@@ -86,9 +86,18 @@ def jobs(form: str = "%i") -> list[str]:
 
 
 def at_once(job: str) -> None:
-    """Spares a job that was queued again the two minutes that Slurm has it wait."""
-    state = f"--jobs={job}", "--states=PENDING"
-    until(lambda: subprocess.run(["squeue", "--noheader", *state], capture_output=True, text=True).stdout != "")
+    """Spares a job that was queued again the two minutes that Slurm has it wait: for what is left of it on the node,
+    lest its end be taken for that of the new one.
+    """
+
+    def says(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    until(lambda: says("squeue", "--noheader", f"--jobs={job}", "--states=PENDING") != "")
+    number = says("scontrol", "show", "job", job).split()[0].removeprefix("JobId=")
+    until(lambda: f"slurmstepd: [{number}." not in says("ps", "-eo", "args"))
+    until(lambda: "comp" not in says("sinfo", "--noheader", "--format=%t"))
+    time.sleep(1.0)  # for the last message of the node
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
 
 
