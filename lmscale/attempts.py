@@ -9,8 +9,6 @@ next one begins further on.
 from __future__ import annotations
 
 import contextlib
-import errno
-import re
 import time
 from typing import Literal
 
@@ -23,8 +21,6 @@ ATTEMPTS_MAX = 3  # of one sweep, that begin at one position
 ATTEMPTS = "attempts.jsonl"
 MEMORY = "memory"  # begins the reason of an attempt that did not fit
 Ending = Literal["done", "diverged", "failed", "stalled", "interrupted"]
-DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS)
-DISK_WORDS = re.compile(r"No space left on device|File too large|Disk quota exceeded|Input/output error|Read-only file")
 
 
 def position(workspace: Workspace, trajectory: Trajectory) -> str:
@@ -88,10 +84,3 @@ def append(
     row = {"attempt": claim.token, "owner": claim.owner, "status": status, "why": why, "step": step}
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     Lines(workspace.trajectory(trajectory.id) / ATTEMPTS).append({**row, "seconds": seconds, "finished": finished})
-
-
-def is_disk(error: BaseException) -> bool:
-    """Whether an exception says that the disk did not take what was written, by Python's errors or in C++'s words."""
-    if isinstance(error, OSError) and error.errno in DISK:
-        return True
-    return DISK_WORDS.search(str(error)) is not None

@@ -44,11 +44,23 @@ class Checkpoints:
 
     def save(self, step: int, tree: Any, *, keep: bool) -> None:
         """Writes a checkpoint; `keep` exempts it from `prune`. Raises OSError when the disk does."""
+        if keep and distributed.decide(lambda: self._keep(step)):
+            return
         temporary = self.folder / distributed.decide(lambda: self._make_room(step))
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary.absolute() / "state", tree)
         distributed.barrier()
         distributed.decide(lambda: self._commit(step, temporary, keep))
+
+    def _keep(self, step: int) -> bool:
+        """Marks the checkpoint of a step to be kept; False if there is no sound one."""
+        folder = self.folder / f"{step:09d}"
+        if _wrong(folder) is not None:
+            return False
+        self.fence()
+        manifest = json.loads((folder / MANIFEST).read_text())
+        write_json(folder / MANIFEST, {**manifest, "keep": True})
+        return True
 
     def _make_room(self, step: int) -> str:
         self.fence()
@@ -79,9 +91,9 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder.absolute() / "state", abstract)
 
-    def restore_latest(self, like: Any, at_most: int) -> tuple[int, Any] | None:
-        """The newest sound checkpoint no later than step `at_most`; a damaged one is set aside, and said."""
-        for step in reversed([s for s in self.steps() if s <= at_most]):
+    def restore_latest(self, like: Any, at_most: int, at_least: int = 0) -> tuple[int, Any] | None:
+        """The newest sound checkpoint of a step from `at_least` to `at_most`; a damaged one is set aside, and said."""
+        for step in reversed([s for s in self.steps() if at_least <= s <= at_most]):
             try:
                 return step, self.restore(step, like)
             except CorruptCheckpoint as error:

@@ -98,6 +98,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--events", action="store_true", help="report as JSON lines")
             text = "the sweep whose attempts are counted together, when it says which trajectories are given up"
             command.add_argument("--sweep", metavar="ID", help=text)
+            text = "workers of that sweep, for which the runs are ordered (default: those that share the machine)"
+            command.add_argument("--sweep-workers", metavar="K", help=text)
         if name == "plan":
             text = "plan for devices such as H200 instead of this machine's: their memory, and time by their peak"
             command.add_argument("--device", metavar="NAME", help=text)
@@ -151,7 +153,7 @@ def _workers(text: str | None) -> int | None:
 
 
 def _count(name: str, text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= 1024:
         raise InputError(f"{name}: {text!r} must be a whole number from 1 to 1024")
     return int(text)
 
@@ -161,7 +163,8 @@ def _steps(text: str | None) -> range | None:
     if text is None:
         return None
     first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+    sound = all(part.isdecimal() and len(part) <= 18 for part in (first, last))
+    if not (sound and 1 <= int(first) <= int(last)):
         raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 100:110")
     return range(int(first), int(last) + 1)
 
@@ -277,7 +280,7 @@ def sweep(args: argparse.Namespace) -> int:
             f"{PROCESSES}: a sweep starts its own processes; unset it, or start 'lmscale run' in every process"
         )
     study = _load(args)
-    goal, aim = _goal(args.until, study)
+    goal, aim = _goal(args.until, study, args.detach)
     assembly = _assemble(study, args.out)
     require_law(study, assembly.plan)
     from lmscale.sweep import sweep as run_sweep
@@ -316,13 +319,15 @@ def sweep(args: argparse.Namespace) -> int:
     return FAILURE if outcome.left or outcome.unscored else 0
 
 
-def _goal(text: str | None, study: Study) -> tuple[Goal | None, list[str]]:
+def _goal(text: str | None, study: Study, detach: bool) -> tuple[Goal | None, list[str]]:
     """When to stop, and what workers must be told so that they take first what tells most of it."""
     from lmscale.until import Goal
 
     if text is None:
         return None, []
     goal = Goal.from_text(text)
+    if detach:
+        raise InputError(f"until: {text!r} asks for a sweep that watches, and --detach leaves; drop one of the two")
     if len(study.recipes) > 1:
         raise InputError(
             f"until: {text!r} asks for one law, but the study fits {len(study.recipes)}, one a schedule and rate; "
@@ -352,17 +357,30 @@ def run(args: argparse.Namespace) -> int:
         distributed.check_shared(workspace.root)
         assembly = distributed.in_turn(lambda: _assemble(study, args.out))
         distributed.check_same("study", assembly.digest)
+        from lmscale.full_disk import DiskFailure
         from lmscale.out_of_memory import OutOfMemory
-        from lmscale.worker import DiskFailure, GivenUp, work
+        from lmscale.worker import GivenUp, work
 
         try:
-            stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile, sweep=args.sweep)
-        except (OutOfMemory, GivenUp) as error:
+            stopped = work(
+                assembly,
+                args.out,
+                events=args.events,
+                workers=workers,
+                profile=profile,
+                sweep=args.sweep,
+                sweep_workers=_workers(args.sweep_workers),
+            )
+        except GivenUp as error:  # by all processes alike
             print(f"lmscale: {error}", file=sys.stderr)
-            return OUT_OF_MEMORY if isinstance(error, OutOfMemory) else GIVEN_UP
-        except DiskFailure as error:
+            return GIVEN_UP
+        except (OutOfMemory, DiskFailure) as error:
+            if job is not None:  # the others have to be told
+                raise
             print(f"lmscale: {error}", file=sys.stderr, flush=True)
-            os._exit(DISK)  # the threads of the save that failed would go on to complain for pages
+            if isinstance(error, DiskFailure):
+                os._exit(DISK)  # the threads of the save that failed would go on to complain for pages
+            return OUT_OF_MEMORY
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED

@@ -380,7 +380,7 @@ class Study:
         check(len(set(self.schedules)) == len(self.schedules), "schedules", self.schedules, "must not name one twice")
         check(self.flops_max is None or self.flops_max > 0, "flops_max", self.flops_max, "must be positive")
         target = self.target_flops
-        check(target is None or target > 0, "target_flops", target, "must be positive")
+        check(target is None or 1e6 <= target <= 1e40, "target_flops", target, "must lie between 1e6 and 1e40")
         names = [s.name for s in self.eval_sets]
         check(len(set(names)) == len(names), "eval_sets", names, "must not name a set twice")
         rule = f"must hold at least 16 sequences of {self.recipe.sequence} tokens"

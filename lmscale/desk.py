@@ -15,8 +15,8 @@ from typing import Any
 
 from lmscale import attempts
 from lmscale.evaluate import NamedSet
-from lmscale.files import write_json
-from lmscale.leases import Lease, Leases, Owner
+from lmscale.files import folder_clock, write_json
+from lmscale.leases import BEAT_SECONDS, LEASE_SECONDS, Lease, Leases, Owner, clock
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Workspace, unscored
 from lmscale.replicas import Stack
@@ -77,6 +77,7 @@ class Desk:
         self.over: set[tuple[str, int]] = set()  # trajectories as far as a run, of which there is no more to do
         self.offered: set[str] = set()  # runs whose cooldown was left to who waits; nothing is offered twice
         self.left: set[str] = set()  # those that this process does not take yet
+        self.beaten = 0.0  # when the beacon was last written
         self.beacon = workspace.root / WAITING / f"{self.trajectories.owner.nonce}.json"
 
     def take(self) -> tuple[int, list[str], str | None] | None:
@@ -105,13 +106,17 @@ class Desk:
 
     def _take(self, stack: Stack, leavings: bool, held: Held) -> list[str]:
         for trajectory in stack.members:
-            if not self._is_left(trajectory) or self._is_given_up(trajectory):
+            if not self._is_left(trajectory):
                 continue
             if leavings:
                 self.left -= {run.id for run in trajectory.runs}
             if self._is_with_others(trajectory, held):
                 continue
-            lease = self.trajectories.take(trajectory.id, attempts.position(self.workspace, trajectory))
+            lease = None
+            if not self.trajectories.is_held(trajectory.id):  # by one whose attempt may still succeed
+                if self._is_given_up(trajectory):
+                    continue
+                lease = self.trajectories.take(trajectory.id, attempts.position(self.workspace, trajectory))
             if lease is not None:
                 self.grips[trajectory.id] = Grip(desk=self, trajectory=trajectory, helps=False, leases=[lease])
                 if not self._is_left(trajectory):  # its last holder finished it just now
@@ -155,7 +160,11 @@ class Desk:
             self.offered.add(run.id)
             self.left.add(run.id)
             return None
-        return self.cooldowns.take(run.id, attempts.cooldown_position(self.workspace, run))
+        lease = self.cooldowns.take(run.id, attempts.cooldown_position(self.workspace, run))
+        if lease is not None and self.workspace.record(run.id) is not None:  # its last holder finished it just now
+            lease.release()
+            return None
+        return lease
 
     def give_back(self, status: attempts.Ending, why: str = "") -> None:
         """Notes how the attempts at all that this process holds ended, and lets them go."""
@@ -209,22 +218,23 @@ class Desk:
         return why is not None
 
     def _wait(self) -> None:
-        if not self.beacon.exists():
+        if clock() > self.beaten + BEAT_SECONDS or not self.beacon.exists():
             self.beacon.parent.mkdir(exist_ok=True)
             write_json(self.beacon, {"owner": str(self.trajectories.owner)})
+            self.beaten = clock()
 
     def stop_waiting(self) -> None:
         self.beacon.unlink(missing_ok=True)
 
     def _someone_waits(self) -> bool:
-        """Whether another worker would take a cooldown. (One that died on another host still counts: what is left to
-        it is taken up again at the end.)
-        """
-        for path in self.beacon.parent.glob("*.json"):
+        """Whether another worker would take a cooldown."""
+        others = [path for path in self.beacon.parent.glob("*.json") if path != self.beacon]
+        now = folder_clock(self.workspace.root) if others else 0.0
+        for path in others:
             try:
                 owner = Owner.from_text(json.loads(path.read_text(encoding="utf-8"))["owner"])
+                if not owner.is_gone and now - path.stat().st_mtime < LEASE_SECONDS:
+                    return True
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
-            if path != self.beacon and not owner.is_gone:
-                return True
         return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
@@ -60,6 +62,15 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_clock(folder: Path) -> float:
+    """The time by the clock that stamps the files of a folder: not this host's, where others share it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def as_json(value: Mapping) -> str:

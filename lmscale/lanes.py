@@ -144,6 +144,9 @@ def begin(t: Training) -> None:
         t.trajectory.hyperparameters.compute_dtype,
         f"is {dtype} here, but {t.trajectory.id} was begun in {begun}; go on where it was begun, or pass --out DIR",
     )
+    for run in t.trajectory.runs:  # of one that was killed after its record was made
+        if t.workspace.record(run.id) is not None:
+            Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say, t.fence).remove()
     t.meshes = tuple(dict.fromkeys([*meshes, t.mesh]))
     noted = {"id": t.trajectory.id, "compute_dtype": dtype, "meshes": t.meshes, **t.trajectory.identity}
     write_json(path, noted)
@@ -162,10 +165,11 @@ def resume_cooldown(t: Training, run: Run) -> Lane | None:
     own, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "curve.jsonl")
     found = own.restore_latest(t.step.abstract_state, run.steps)
     if found is None:
-        found = _trunk(t).restore_latest(t.step.abstract_state, run.branch_step) if run.branch_step > 0 else None
         if run.branch_step == 0:
             found = 0, t.step.init(t.trajectory.seed)
-    if found is None or found[0] < run.branch_step:
+        else:
+            found = _trunk(t).restore_latest(t.step.abstract_state, run.branch_step, run.branch_step)
+    if found is None:
         return None
     if distributed.leads():
         folder.mkdir(parents=True, exist_ok=True)

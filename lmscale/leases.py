@@ -66,12 +66,23 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to be: it ran on this host, and no such process is there."""
-        return self.host == socket.gethostname() and self.started != "" and _started(self.pid) != self.started
+        """Whether it is known to be: it ran on this host, where this process would see it, and is not there."""
+        visible = self.host == socket.gethostname() and self.started.startswith(f"{_namespace()}-")
+        return visible and _started(self.pid) != self.started
+
+
+def _namespace() -> int:
+    """Of process numbers, that of this process; 0 where there are none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this host started, in ticks since the boot; None if there is none, "" if it cannot be told."""
+    """When a process of this host started: the namespace in which its number counts (containers may share a host's
+    name) and ticks since the boot. None if there is none, "" if it cannot be told.
+    """
     if sys.platform != "linux":
         return ""
     try:
@@ -79,7 +90,9 @@ def _started(pid: int) -> str | None:
     except OSError:
         return None
     state, *rest = stat.rpartition(")")[2].split()
-    return None if state == "Z" else rest[18]  # field 22 of proc(5), counted from the state, which is field 3
+    return (
+        None if state == "Z" else f"{_namespace()}-{rest[18]}"
+    )  # field 22 of proc(5), counted from the state, which is field 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +138,18 @@ class Leases:
         if (lease is not None and lease["released"]) or Owner.from_text(claim.owner).is_gone:
             return True
         beat = (claim.token, lease["beat"] if lease is not None else 0)
-        if name not in self._seen:
-            self._seen[name] = beat, clock()
-            return False
-        before, since = self._seen[name]
+        before, since = self._seen.get(name, (None, 0.0))
+        silent = clock() - since
         if beat != before:
             self._seen[name] = beat, clock()
-            self.alive.add(name)
+            if before is not None and silent <= LEASE_SECONDS:
+                self.alive.add(name)
+            else:  # it was not looked at for so long that this tells nothing
+                self.alive.discard(name)
             return False
-        return clock() - since > LEASE_SECONDS
+        if silent > LEASE_SECONDS:
+            self.alive.discard(name)
+        return silent > LEASE_SECONDS
 
 
 class Lease:
@@ -178,18 +194,16 @@ class Lease:
     def _keep(self) -> None:
         while not self._lost and not self._ended.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):  # a disk that is full now; if it stays so the lease runs out by itself
+                asked = clock()
                 self._look()
                 if not self._lost:
                     self._write(released=False)
+                    self._beaten = asked
 
     def _look(self) -> None:
         """Asks the claims whether ours is still the last."""
-        asked = clock()
         last = last_claim(self.folder)
-        if last is None or last.token != self.claim.token:
-            self._lost = True
-        else:
-            self._beaten = asked
+        self._lost = last is None or last.token != self.claim.token
 
     def _write(self, *, released: bool) -> None:
         self._beat += 1
@@ -198,9 +212,7 @@ class Lease:
             {
                 "token": self.claim.token,
                 "owner": self.claim.owner,
-                "host": Owner.from_text(self.claim.owner).host,
                 "beat": self._beat,
-                "attempt": self.claim.token,
                 "seconds": self.seconds,
                 "released": released,
                 **self.now,
@@ -230,7 +242,7 @@ def read_lease(folder: Path) -> dict | None:
     try:
         lease = json.loads((folder / LEASE).read_text(encoding="utf-8"))
         Owner.from_text(lease["owner"])
-        return lease if lease.keys() >= {"token", "beat", "attempt", "released", *DOING} else None
+        return lease if lease.keys() >= {"token", "beat", "released", *DOING} else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -28,14 +28,25 @@ ROUNDING = 1e-9  # of sums that are equal
 
 
 def in_order(stacks: Sequence[Stack], target_flops: float | None, workers: int) -> list[Stack]:
-    """The pieces of the stacks in the order in which `workers` should start them. A piece is a stack as far as one of
-    its token counts: its members have the runs up to there, and hold the longer ones in `beyond`.
+    """The pieces of the stacks in the order in which `workers` should start them (order_of)."""
+    return [piece(stacks[s], k) for s, k in order_of(stacks, target_flops, workers)]
+
+
+def piece(stack: Stack, k: int) -> Stack:
+    """A stack as far as its token count k: its members have the runs up to there, and the longer ones in `beyond`."""
+    members = (replace(t, runs=t.runs[: k + 1], beyond=t.runs[k + 1 :]) for t in stack.members)
+    return replace(stack, members=tuple(members))
+
+
+def order_of(stacks: Sequence[Stack], target_flops: float | None, workers: int) -> list[tuple[int, int]]:
+    """In which order `workers` should start the pieces: of each the place of its stack, and k.
 
     `target_flops`: C of the N* to be told; None for TARGET times the largest run.
     """
-    found = [(stack, k) for stack in stacks for k in range(len(stack.members[0].runs))]
-    if not found:
+    places = [(s, k) for s, stack in enumerate(stacks) for k in range(len(stack.members[0].runs))]
+    if not places:
         return []
+    found = [(stacks[s], k) for s, k in places]
     costs = np.array([sum(cost(t, t.runs[k]) for t in stack.members) for stack, k in found])
     pairs = [(stack.members[0].shape.params, stack.members[0].runs[k].tokens) for stack, k in found]
     params, tokens = np.array(pairs, np.float64).T
@@ -45,12 +56,7 @@ def in_order(stacks: Sequence[Stack], target_flops: float | None, workers: int) 
     members = np.array([[sum(t.recipe == name for t in stack.members) for name in recipes] for stack, _ in found])
     design = Design(rows=jacobian / RESIDUAL_SD, slope=slope, members=members)
     first = np.cumsum([0, *(len(stack.members[0].runs) for stack in stacks)])
-    return [_piece(*found[i]) for i in _schedule(design, costs, first, workers)]
-
-
-def _piece(stack: Stack, k: int) -> Stack:
-    members = (replace(t, runs=t.runs[: k + 1], beyond=t.runs[k + 1 :]) for t in stack.members)
-    return replace(stack, members=tuple(members))
+    return [places[i] for i in _schedule(design, costs, first, workers)]
 
 
 @dataclass(kw_only=True)

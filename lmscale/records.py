@@ -10,6 +10,7 @@ Tables are exports: `export` rebuilds them from these files at any time.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -115,7 +116,8 @@ class Workspace:
             return record
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             aside = path.with_suffix(".corrupt")
-            os.replace(path, aside)
+            with contextlib.suppress(FileNotFoundError):  # another worker has met it as well
+                os.replace(path, aside)
             print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
             return None
 
@@ -129,7 +131,8 @@ class Workspace:
                     raise ValueError("its rows are no scores of this run")
                 rows += found
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                os.replace(path, path.with_suffix(".corrupt"))
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path, path.with_suffix(".corrupt"))
                 print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, sweep again to score it")
         return rows
 

@@ -3,6 +3,7 @@
 <out>/<study>/sweep.json                        the plan of the sweep that was started last
 <out>/<study>/runs/<run_id>/record.json         a finished run (lmscale.records)
 <out>/<study>/trajectories/<id>/lease.json      who trains it, how far it is; rewritten every few seconds
+<out>/<study>/runs/<run_id>/lease.json          the same of a cooldown
 <out>/<study>/trajectories/<id>/attempts.jsonl  how each attempt at it ended
 """
 
@@ -11,17 +12,16 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from analysis.errors import InputError
 from lmscale.attempts import ATTEMPTS
-from lmscale.files import Lines, write_atomic
+from lmscale.files import Lines, folder_clock, sealed, unsealed, write_atomic
 from lmscale.leases import LEASE, LEASE_SECONDS, Owner, read_lease
 from lmscale.plan import Trajectory, cost
 from lmscale.records import Workspace
@@ -127,24 +127,24 @@ def write_plan(workspace: Workspace, plan: Iterable[Trajectory], until: str | No
         "trajectories": trajectories,
         "runs": runs,
     }
-    write_atomic(workspace.root / PLAN, json.dumps(told, allow_nan=False) + "\n")
+    write_atomic(workspace.root / PLAN, json.dumps(sealed(told), allow_nan=False) + "\n")
 
 
 def read_standing(workspace: Workspace) -> Standing:
     """Reads the folder, and changes nothing in it. Raises InputError without a plan in it, or with a damaged one."""
     path = workspace.root / PLAN
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = unsealed(json.loads(path.read_text(encoding="utf-8")))
         runs, trajectories = told["runs"], told["trajectories"]
     except FileNotFoundError:
         raise InputError(
             f"study: no sweep of {workspace.root.name!r} was started in {str(workspace.root.parent)!r}; pass "
             "--out DIR, or sweep it first"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"study: {str(path)!r} cannot be read ({error}); the next sweep writes it anew") from None
     finished = _finished(workspace.root / "runs", workspace.root / "runs.csv")
-    now, begun = _now(workspace.root), _names(workspace.root / "trajectories")
+    now, begun = folder_clock(workspace.root), _names(workspace.root / "trajectories")
     left: dict[str, list[dict]] = {}
     for run in runs:
         if run["run_id"] not in finished:
@@ -154,8 +154,8 @@ def read_standing(workspace: Workspace) -> Standing:
     running: set[str] = set()
     for name, unfinished in left.items():
         attempt = known.get(name, Attempt())
-        ahead = _ahead(unfinished, attempt)  # what the holder of the trajectory does; others may train its cooldowns
         leases = {run["run_id"]: lease for run in unfinished if (lease := _live(workspace.run(run["run_id"]), now))}
+        ahead = _ahead(unfinished, attempt, leases)  # what the holder of the trajectory does; others train cooldowns
         if attempt.status == "running" and ahead is not None:
             leases[ahead["run_id"]] = attempt.lease
         for run in unfinished:
@@ -170,7 +170,7 @@ def read_standing(workspace: Workspace) -> Standing:
             done += run["flops"]
         else:
             attempt = known.get(run["trajectory"], Attempt())
-            first = run is _ahead(left[run["trajectory"]], attempt)
+            first = run is _ahead(left[run["trajectory"]], attempt, running)
             if first or attempt.status in BLOCKED:
                 status, why = attempt.status, attempt.why
             if run["run_id"] in running:
@@ -214,8 +214,8 @@ class Attempt:
 def _attempt(folder: Path, now: float) -> Attempt:
     """What lease and attempts of a trajectory say. The lease counts until its attempt has a line, or falls silent."""
     lease, lines = read_lease(folder), Lines(folder / ATTEMPTS).read()
-    last = lines[-1] if lines else None
-    if lease is not None and (last is None or lease["attempt"] > last["attempt"]):
+    last = max(lines, key=lambda line: line["attempt"], default=None)
+    if lease is not None and (last is None or lease["token"] > last["attempt"]):
         if live := _live(folder, now):
             return Attempt(status="running", lease=live)
         return Attempt(status="interrupted", why=f"its worker on {Owner.from_text(lease['owner']).host} fell silent")
@@ -235,11 +235,13 @@ def _live(folder: Path, now: float) -> dict | None:
         return None
 
 
-def _ahead(unfinished: list[dict], attempt: Attempt) -> dict | None:
-    """The run that an attempt at a trajectory is on the way to: the one its lease names, else the shortest."""
+def _ahead(unfinished: list[dict], attempt: Attempt, taken: Container[str]) -> dict | None:
+    """The run that an attempt at a trajectory is on the way to: the one its lease names, else the shortest that nobody
+    else has.
+    """
     if attempt.status == "running" and (named := attempt.lease["run"]):
         return next((run for run in unfinished if run["run_id"] == named), None)
-    return unfinished[0]
+    return next((run for run in unfinished if run["run_id"] not in taken), None)
 
 
 def _progress(lease: Mapping[str, Any], run: Mapping[str, Any]) -> float:
@@ -302,15 +304,6 @@ def _names(folder: Path) -> set[str]:
             return {entry.name for entry in entries}
     except OSError:
         return set()
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock that stamps the files of a folder: not this host's, where others share it."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return time.time()
 
 
 def _iso(seconds: float) -> str:

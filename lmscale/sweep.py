@@ -48,12 +48,15 @@ class Outcome:
     seconds: float = 0.0
     workers: int = 0
     useful_seconds: float = 0.0  # of all workers: steps, compiling, evaluation
+    restarts: int = 0  # of workers that crashed
 
     @property
     def engine_share(self) -> float | None:
-        """What the engine itself took of the workers' time, from the command to its end; None where none was told."""
-        alive = self.workers * self.seconds
-        return 1 - self.useful_seconds / alive if self.useful_seconds else None
+        """What the engine itself took of the workers' time, from the sweep's start to its end; None where it is not
+        known: a worker that is killed takes its count with it.
+        """
+        known = self.useful_seconds > 0 and self.restarts == 0
+        return 1 - self.useful_seconds / (self.workers * self.seconds) if known else None
 
 
 def sweep(
@@ -90,7 +93,7 @@ def sweep(
             stacks = make_stacks(trajectories.values(), study.replicas, accelerator=executor.accelerator)
             count = outcome.workers = workers or executor.default_workers(len(stacks), processes)
             place_all(stacks, study, executor.memory(count, processes))
-            told = [*arguments, "--sweep", uuid.uuid4().hex[:8]]
+            told = [*arguments, "--sweep", uuid.uuid4().hex[:8], "--sweep-workers", str(count)]
             if detach:
                 outcome.detached = executor.detach(told, count, processes)
             else:
@@ -106,6 +109,7 @@ def sweep(
                     with closing(executor.run(told, count, processes, lambda: len(asked) + meter.enough())) as events:
                         for event in events:
                             meter.take(event)
+                    meter.close()
                 outcome.interrupted = bool(asked)
     outcome.left = [run_words(t, run) for t, run in pending if workspace.record(run.id) is None]
     outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.extra_sets)) for _, run, _ in grid)
@@ -125,7 +129,8 @@ class Meter:
     outcome: Outcome
     runs: dict[str, tuple[Trajectory, Run]]  # those pending, by id
     watch: Watch | None = None
-    finished: float = 0.0
+    settled: dict[str, Status] = field(default_factory=dict)  # of those, the runs that have a record now
+    finished: float = 0.0  # FLOPs of those
     current: dict[str, float] = field(default_factory=dict)  # FLOPs spent on runs under way
     stepped: bool = False  # a worker has made its first step
     exports: Sparing = field(default_factory=Sparing)
@@ -135,30 +140,51 @@ class Meter:
         if event.status is not None:
             self._ended(event)
             self._show(event.worker, None)
-        elif message["event"] == "progress":
-            self.current[message["run"]] = self.current.get(message["run"], 0.0) + message["flops"]
-            self._show(event.worker, self._doing(event.worker, message))
-        elif message["event"] == "done":
-            self.current.pop(message["run"], None)
-            self.finished += cost(*self.runs[message["run"]])
-            self.outcome.finished += 1
-            self.display.say(done_line(message["row"]))
-            if self.watch:
-                self.watch.finished(message["row"])
-            if self.exports.due:
-                with self.exports.timed():
-                    self.workspace.export()
-        elif message["event"] == "scored":
-            self.outcome.scored += message["runs"]
-        elif message["event"] == "ledger":
-            self.outcome.useful_seconds += message["steps"] + message["compile"] + message["evaluation"]
-        else:
-            self.outcome.diverged += message.get("runs", 0)
-            if "line" in message:
-                self.display.say(message["line"])
-            if message["event"] == "start" and not self.stepped:
+            return
+        match message["event"]:
+            case "progress" if message["run"] in self.runs:
+                self.current[message["run"]] = self.current.get(message["run"], 0.0) + message["flops"]
+                self._show(event.worker, self._doing(event.worker, message))
+            case "done":
+                self._settle(message["run"], message["row"])
+                self.display.say(done_line(message["row"]))
+                if self.exports.due:
+                    with self.exports.timed():
+                        self.workspace.export()
+            case "diverged":
+                for run in message["runs"]:
+                    self._settle(run, None)
+            case "scored":
+                self.outcome.scored += message["runs"]
+            case "ledger":
+                self.outcome.useful_seconds += message["seconds"]
+            case "restart":
+                self.outcome.restarts += 1
+            case "start" if not self.stepped:
                 self.stepped = True
                 self.display.say(f"first step {time.monotonic() - STARTED:.1f} s after the command")
+        if "line" in message:
+            self.display.say(message["line"])
+
+    def close(self) -> None:
+        """Runs that were finished by another sweep, or of which a worker could not say so any more."""
+        for run in self.runs.keys() - self.settled.keys():
+            if (record := self.workspace.record(run)) is not None:
+                self._settle(run, record["row"] if record["row"]["status"] == "done" else None)
+
+    def _settle(self, run: str, row: dict | None) -> None:
+        """A run has its record: its row, or none if it diverged."""
+        self.current.pop(run, None)
+        if run not in self.runs or run in self.settled:
+            return
+        self.settled[run] = "diverged" if row is None else "done"
+        self.finished += cost(*self.runs[run])
+        if row is None:
+            self.outcome.diverged += 1
+        else:
+            self.outcome.finished += 1
+            if self.watch:
+                self.watch.finished(row)
 
     def enough(self) -> bool:
         """Whether the goal is reached; says what the runs tell of it whenever that is new."""
@@ -184,13 +210,11 @@ class Meter:
 
     def _show(self, worker: int, doing: UnderWay | None) -> None:
         under_way = sum(min(spent, cost(*self.runs[run])) for run, spent in self.current.items())
-        done, diverged = self.outcome.finished + self.outcome.skipped, self.outcome.diverged
-        left = len(self.runs) + self.outcome.skipped - done - diverged - len(self.current)
         counts: dict[Status, int] = {
-            "done": done,
-            "diverged": diverged,
+            "done": self.outcome.finished + self.outcome.skipped,
+            "diverged": self.outcome.diverged,
             "running": len(self.current),
-            "planned": max(0, left),
+            "planned": len(self.runs) - len(self.settled) - len(self.current),
         }
         self.display.update(worker=worker, doing=doing, flops=self.finished + under_way, counts=counts)
 

@@ -54,11 +54,15 @@ def train(*replicas: Training) -> None:
         left = unrecorded(replicas[0], runs)
         cooling, ahead = [], []
         for t, run in zip(replicas, runs, strict=True):
-            if run in left:
-                lane = resume_cooldown(t, run) if (branched := has_branched(t, run)) and t.takes(run) else None
+            if run not in left:
+                continue
+            if not has_branched(t, run):
+                ahead.append((t, run))
+            elif t.takes(run):
+                lane = resume_cooldown(t, run)
                 if lane is not None:
                     cooling.append(lane)
-                elif not t.helps and (not branched or t.takes(run)):  # a checkpoint there was damaged
+                elif not t.helps:  # what was there is damaged
                     ahead.append((t, run))
         trunk = [resume_trunk(t, run) for t, run in ahead]
         advance(trunk, runs[0].branch_step)
@@ -85,7 +89,12 @@ def advance(lanes: Sequence[Lane], stop: int) -> None:
     while behind := [lane for lane in lanes if not lane.lost and lane.step < stop]:
         start = min(lane.step for lane in behind)
         ahead = [lane.step for lane in behind if lane.step > start]
-        march([lane for lane in behind if lane.step == start], min([stop, *ahead]))
+        ledger = lanes[0].training.ledger
+        began, compiled = time.monotonic(), ledger.compile
+        try:
+            march([lane for lane in behind if lane.step == start], min([stop, *ahead]))
+        finally:
+            ledger.steps += time.monotonic() - began - (ledger.compile - compiled)
 
 
 def march(lanes: Sequence[Lane], stop: int) -> None:
@@ -98,7 +107,7 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
     together = Together(t.step, [lane.state for lane in lanes if lane.state is not None])
     for lane in lanes:
         lane.state, lane.training.replicas = None, len(lanes)
-    began, ended, aside = time.monotonic(), 0.0, t.ledger.compile
+    ended = 0.0
     waiting: Dispatched | None = None
     t.saves.postpone()
     while step < stop and not all(lane.lost for lane in lanes):
@@ -116,12 +125,11 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
             waiting = None
             with t.saves.timed():
                 save(lanes, together, step)
-            began += t.saves.took
+            t.ledger.steps -= t.saves.took
         if stopping and step < stop:
             raise Interrupted
     if waiting is not None:
         account(lanes, waiting, ended)
-    t.ledger.steps += time.monotonic() - began - (t.ledger.compile - aside)
     lose_broken(lanes, together, step)
     for r, lane in enumerate(lanes):
         lane.step, lane.state = stop, None if lane.lost else together.model(r)

@@ -13,6 +13,7 @@ from lmscale.pacing import Sparing
 
 NUMBER = r"(\d+\.?\d*(?:[eE]\+?\d+)?)"
 GOAL = re.compile(rf"N\*\s*@\s*{NUMBER}\s+within\s+{NUMBER}\s*%")
+FLOPS_MIN, FLOPS_MAX = 1e6, 1e40
 RESAMPLES = 1000  # as `lmscale fit`
 
 
@@ -31,10 +32,10 @@ class Goal:
         """Such as `N*@1e15 within 25 %`. Raises InputError for anything else."""
         found = GOAL.fullmatch(text.strip())
         flops, percent = (float(number) for number in found.groups()) if found else (0.0, 0.0)
-        if not (0 < flops < float("inf") and 0 < percent <= 100):
+        if not (FLOPS_MIN <= flops <= FLOPS_MAX and 0 < percent <= 100):
             raise InputError(
-                f"until: {text!r} is not understood; write a budget in FLOPs and a share up to 100 %, as in "
-                "'N*@1e15 within 25 %'"
+                f"until: {text!r} is not understood; write a budget from 1e6 to 1e40 FLOPs and a share up to 100 %, as "
+                "in 'N*@1e15 within 25 %'"
             )
         return cls(flops=flops, within=percent / 100, words=text.strip())
 

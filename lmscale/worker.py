@@ -25,12 +25,13 @@ from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
 from lmscale.config import Remat, Study
 from lmscale.desk import Desk
+from lmscale.full_disk import DiskFailure, is_full_disk
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
 from lmscale.leases import LeaseLost
 from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
-from lmscale.order import in_order
+from lmscale.order import order_of, piece
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.pacing import Ledger, Sparing
 from lmscale.plan import Run, Trajectory
@@ -49,10 +50,6 @@ class GivenUp(Exception):
     """Trajectories whose attempts got no further; the message is the line for a person."""
 
 
-class DiskFailure(Exception):
-    """The disk did not take what was to be saved; the message is the line for a person."""
-
-
 def work(
     assembly: Assembly,
     out: Path,
@@ -61,13 +58,15 @@ def work(
     workers: int = 1,
     profile: range | None = None,
     sweep: str | None = None,
+    sweep_workers: int | None = None,
 ) -> bool:
     """Trains what is left of the plan; True if it was asked to stop.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
     `workers` processes share this machine; of every trajectory, the calls that hold a step of `profile` are traced.
-    `sweep` names the sweep whose attempts are counted together. Raises InputError for an impossible mesh or a step that
-    cannot fit, and DiskFailure; once all others are trained, OutOfMemory if the steps of some did not, or GivenUp.
+    `sweep` names the sweep whose attempts are counted together, `sweep_workers` how many workers it has. Raises
+    InputError for an impossible mesh or a step that cannot fit, and DiskFailure; once all others are trained,
+    OutOfMemory if the steps of some did not, or GivenUp.
     """
     study = assembly.study
     workspace = Workspace(out, study.name)
@@ -80,7 +79,10 @@ def work(
     memory = study_memory(
         study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh), hosts=distributed.hosts()
     )
-    stacks = in_order(make_stacks(assembly.plan, study.replicas, accelerator=accelerator), study.target_flops, workers)
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
+    # as process 0 finds it: hosts may round otherwise
+    order = distributed.decide(lambda: order_of(stacks, study.target_flops, sweep_workers or workers))
+    stacks = [piece(stacks[s], k) for s, k in order]
     placements: dict[tuple, Placement] = {}
     for stack in stacks:  # all, before anything is leased: one that cannot fit is refused at once
         if stack.program not in placements:
@@ -101,7 +103,7 @@ def work(
         stopped = worker.work_off(stacks)
     finally:
         desk.stop_waiting()
-        tell({"event": "ledger", **vars(worker.ledger)})
+        tell({"event": "ledger", "seconds": worker.ledger.total})
     if not stopped and worker.failed is not None:
         raise worker.failed
     if not stopped and desk.given_up:
@@ -152,7 +154,12 @@ class Worker:
     def work_off(self, stacks: Sequence[Stack]) -> bool:
         """Takes what there is until there is no more; True if it was asked to stop."""
         while True:
-            taken = distributed.decide(self.desk.take)
+            try:
+                taken = distributed.decide(self.desk.take)
+            except OSError as error:
+                if is_full_disk(error):
+                    raise self.disk_failure(error) from error
+                raise
             if distributed.agree(self.stop.requested, due=False)[0]:
                 self.desk.give_back("interrupted")
                 return True
@@ -177,8 +184,10 @@ class Worker:
             self.desk.give_back("interrupted")
             return False
         except LeaseLost as lost:  # whoever has it now goes on; nothing of ours was committed after that
-            self.tell({"event": "say", "line": str(lost)})
             self.desk.give_back("interrupted", str(lost))
+            if jax.process_count() > 1:  # the others, which look at no claims, are in the middle of a step
+                raise
+            self.tell({"event": "say", "line": str(lost)})
         except BaseException as error:
             line = " ".join(str(error).split())
             if is_out_of_memory(error):
@@ -189,15 +198,18 @@ class Worker:
                     raise self.failed from error
                 self.tell({"event": "say", "line": str(self.failed)})
                 return True
-            if attempts.is_disk(error):
+            if is_full_disk(error):
                 self.desk.give_back("failed", f"io: {line}")
-                raise DiskFailure(f"out: {str(self.workspace.root)!r} cannot be written ({line})") from error
+                raise self.disk_failure(error) from error
             asked = isinstance(error, InputError | KeyboardInterrupt)
             self.desk.give_back("interrupted" if asked else "failed", f"{type(error).__name__}: {line}")
             raise
         else:
             self.desk.give_back("done")
         return True
+
+    def disk_failure(self, error: BaseException) -> DiskFailure:
+        return DiskFailure(f"out: {str(self.workspace.root)!r} cannot be written ({' '.join(str(error).split())})")
 
     def _train(self, stack: Stack, members: list[Trajectory]) -> None:
         if stack.program not in self.steps:
@@ -225,7 +237,7 @@ class Worker:
 
         def diverged(why: str, lost: list[Run]) -> None:
             line = f"{trajectory.id}: diverged, {why}; {len(lost)} runs are left out of fits"
-            tell({"event": "diverged", "runs": len(lost), "line": line})
+            tell({"event": "diverged", "runs": [run.id for run in lost], "line": line})
 
         return Training(
             trajectory=trajectory,

@@ -1,7 +1,7 @@
 """Workers on this machine, each pinned to its share of the cores, or to GPUs or TPU chips of its own.
 
 Small models use a core fully and two cores badly: on a two-core CPU two workers train the quickstart grid 1.6 times as
-fast as one. Workers agree through the locks of the trajectories, so nothing is scheduled here.
+fast as one. Workers agree through the leases of the trajectories, so nothing is scheduled here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.errors import InputError
-from lmscale.attempts import ATTEMPTS_MAX
 from lmscale.config import Study
 from lmscale.executors.cores import cores, share
-from lmscale.executors.process import Events, Process, converse, job_variables
+from lmscale.executors.process import WORKER_RESTARTS, Events, Process, converse, job_variables
 from lmscale.memory import Memory, study_memory
 from lmscale.typed import check
 
 ACCELERATORS = ("/dev/nvidiactl", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")  # NVIDIA, TPU, TPU, AMD
-RESTARTS = ATTEMPTS_MAX + 1  # of a worker that makes no step: the trajectory it fails at is given up before that
 Kind = Literal["gpu", "tpu"]
 # Of each kind, the variable that hides some, and where its devices lie in /dev, numbered
 DEVICES: tuple[tuple[Kind, str, str, str], ...] = (
@@ -112,7 +110,7 @@ class Local:
     def run(self, arguments: list[str], count: int, together: int, stops: Callable[[], int]) -> Events:
         accelerators = find_accelerators(os.environ) if self.accelerator else None
         processes = self.processes(count, together, accelerators)
-        return converse([*arguments, "--workers", str(count)], processes, stops, restarts=RESTARTS)
+        return converse([*arguments, "--workers", str(count)], processes, stops, restarts=WORKER_RESTARTS)
 
     def detach(self, arguments: list[str], count: int, together: int) -> str:
         raise InputError("detach: workers on this machine end with the sweep; leave it running, or use slurm")

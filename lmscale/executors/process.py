@@ -14,12 +14,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-from lmscale import FAILURE
+from lmscale import DISK, FAILURE, GIVEN_UP, OUT_OF_MEMORY, USER_ERROR
+from lmscale.attempts import ATTEMPTS_MAX
 from lmscale.executors.cores import pin
 from lmscale.job import COORDINATOR, PROCESS, PROCESSES
 
@@ -33,6 +35,9 @@ CRASHES: Mapping[int | None, str] = {  # statuses after which another start may 
     -signal.SIGSEGV: "crashed",
     -signal.SIGBUS: "crashed",
 }
+FINAL = (USER_ERROR, OUT_OF_MEMORY, DISK, GIVEN_UP)  # after which it would do no better
+WORKER_RESTARTS = ATTEMPTS_MAX + 1  # of one that makes no step: the trajectory it fails at is given up before that
+ENDING_SECONDS = 30.0
 CPU_ALONE = {"JAX_PLATFORMS": "cpu"}  # for workers that were given no accelerator, whatever their host has
 
 
@@ -75,7 +80,8 @@ def converse(
     Whenever `stops()` has grown they are asked to save and stop (SIGTERM; a second time, to stop at once). They are
     sessions of their own, so that a terminal's Ctrl-C reaches only this process. `shielded` is for schedulers that
     signal every process there is, whatever its session: SHIELD is blocked in them, and they are asked by SIGINT.
-    A worker that was killed or failed (CRASHES) is started again, at most `restarts` times before it makes a step.
+    A worker that was killed or failed (CRASHES) is started again, at most `restarts` times before it makes a step or
+    gives up a trajectory that it had not given up before.
     """
     command = [sys.executable, "-P", "-m", "lmscale.cli", "run", *arguments, "--events"]
     events: queue.Queue[Event] = queue.Queue()
@@ -85,6 +91,7 @@ def converse(
     ends: dict[int, list[Event]] = {worker: [] for worker in parts}  # how the processes of a worker ended
     idle = dict.fromkeys(parts, 0)  # starts of a worker since its last step
     running = set(parts)
+    given_up: set[tuple[int, str]] = set()  # worker and trajectory
 
     def start(worker: int) -> None:
         with _blocked(SHIELD if shielded else ()):
@@ -116,7 +123,7 @@ def converse(
             except queue.Empty:
                 continue
             if event.status is None:
-                if event.message["event"] == "progress":
+                if event.message["event"] == "progress" or _is_new(event, given_up):
                     idle[event.worker] = 0
                 yield event
                 continue
@@ -125,19 +132,35 @@ def converse(
             if len(ended) < len(parts[event.worker]):
                 continue
             crash = next((e for e in ended if e.status in CRASHES), None)
-            if crash is not None and not asked and idle[event.worker] < restarts:
+            final = any(e.status in FINAL for e in ended)
+            if crash is not None and not final and not asked and idle[event.worker] < restarts:
                 idle[event.worker] += 1
                 line = f"worker {event.worker} {CRASHES[crash.status]}; started again, it goes on from its checkpoints"
-                yield Event(worker=event.worker, message={"event": "say", "line": line})
+                yield Event(worker=event.worker, message={"event": "restart", "line": line})
                 ended.clear()
                 start(event.worker)
             else:
                 running.remove(event.worker)
                 yield from ended
     finally:
-        for process in started:
-            if process.poll() is None:
+        left = [process for process in started if process.poll() is None]
+        for process in left:
+            if not asked:
                 process.send_signal(ask)
+        deadline = time.monotonic() + ENDING_SECONDS  # to save: they are asked again when this process is gone
+        for process in left:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(0.0, deadline - time.monotonic()))
+
+
+def _is_new(event: Event, given_up: set[tuple[int, str]]) -> bool:
+    """Whether a worker says for the first time that it gives a trajectory up; every process of it says so again."""
+    if event.message["event"] != "given_up":
+        return False
+    known = (event.worker, event.message["trajectory"])
+    fresh = known not in given_up
+    given_up.add(known)
+    return fresh
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from lmscale import FAILURE, INTERRUPTED
 from lmscale.config import Study
 from lmscale.executors.base import cluster_arguments, cluster_memory
 from lmscale.executors.cores import claimed, neighbours
-from lmscale.executors.process import CPU_ALONE, Event, Events, Process, converse
+from lmscale.executors.process import CPU_ALONE, WORKER_RESTARTS, Event, Events, Process, converse
 from lmscale.job import COORDINATOR, PROCESS, PROCESSES
 from lmscale.memory import Memory
 from lmscale.typed import check
@@ -87,7 +87,7 @@ class Task:
             process = Process(
                 worker=self.worker, variables=environment, cores=frozenset() if self.accelerated else mine
             )
-            with closing(converse(arguments, [process], lambda: min(1, len(received)), shielded=True)) as events:
+            with closing(self.talk(arguments, process, received)) as events:
                 for event in events:
                     if event.status is None:
                         tell(file, {"message": event.message})
@@ -95,6 +95,11 @@ class Task:
                         status = event.status
                         tell(file, {"status": status, "stderr": event.stderr})
         return status
+
+    def talk(self, arguments: list[str], process: Process, received: list[int]) -> Events:
+        """One of several tasks cannot be started again by itself."""
+        again = WORKER_RESTARTS if self.together == 1 else 0
+        return converse(arguments, [process], lambda: min(1, len(received)), shielded=True, restarts=again)
 
 
 def tell(file: Any, line: dict) -> None:

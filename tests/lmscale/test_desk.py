@@ -1,5 +1,8 @@
 """What a worker takes: pieces in their order, what the dead have left, and cooldowns of another's trunk."""
 
+import signal
+import time
+
 import faults
 import pytest
 
@@ -120,7 +123,7 @@ def test_what_nobody_took_is_trained_in_the_end(desks, record):
     assert one.grips[trajectory.id].takes(first)
 
 
-def test_a_cooldown_whose_worker_was_killed_goes_back_to_the_trunk(desks, record):
+def test_a_cooldown_that_was_let_go_goes_back_to_the_trunk(desks, record):
     (one, other), stacks, workspace = desks()
     (trajectory,) = stacks[-1].members
     first = trajectory.runs[0]
@@ -139,17 +142,45 @@ def test_a_cooldown_whose_worker_was_killed_goes_back_to_the_trunk(desks, record
     assert one.grips[trajectory.id].takes(first)
 
 
+def test_an_attempt_under_way_is_not_given_up(desks):
+    """Two that were killed, and a third that has not come far yet: whether it will, another cannot tell."""
+    desk, other = desks()[0]
+    for _ in range(2):
+        assert desk.take() is not None
+        for grip in desk.grips.values():
+            grip.leases[0].release()
+        desk.grips.clear()
+    assert desk.take() is not None
+    assert other.take() == (0, [], None)
+    assert other.given_up == set()
+
+
+def test_a_cooldown_that_was_recorded_meanwhile_is_not_taken(desks, record):
+    (one, _), stacks, workspace = desks()
+    (trajectory,) = stacks[-1].members
+    one.take()
+    record(workspace, trajectory.runs[0])
+    assert not one.grips[trajectory.id].takes(trajectory.runs[0])
+
+
 def test_two_workers_share_one_trunk_and_change_no_bit(tmp_path):
     """Real processes on one size: whoever has no trunk trains cooldowns of the other's."""
     study = faults.make_study(tmp_path / "study", steps=(256, 512, 768, 1024))
     alone = faults.uninterrupted(study)
     out = tmp_path / "both"
     faults.share_text(study, out)
-    workers = [faults.Worker(faults.command(study, out)) for _ in range(2)]
-    assert [worker.end() for worker in workers] == [0, 0], [worker.errors for worker in workers]
     workspace = Workspace(out, "small")
+    first = faults.Worker(faults.command(study, out))
+    assert first.wait_for("start")
+    first.process.send_signal(signal.SIGSTOP)  # until the other waits
+    second = faults.Worker(faults.command(study, out))
+    while not list(workspace.root.glob(f"{WAITING}/*.json")):
+        assert second.process.poll() is None
+        time.sleep(0.02)
+    first.process.send_signal(signal.SIGCONT)
+    assert [worker.end() for worker in (first, second)] == [0, 0], [first.errors, second.errors]
     assert faults.digits(workspace) == alone
     cooldowns = {claim.owner for run in alone for claim in claims(workspace.run(run))}
     assert len(cooldowns) == 2, "one has trained all"
-    assert sorted(run for worker in workers for run in worker.acknowledged) == sorted(alone)
+    assert sorted(first.acknowledged + second.acknowledged) == sorted(alone)
     assert not list((workspace.root / WAITING).iterdir())

@@ -38,7 +38,7 @@ def folder(make_assembly, tmp_path):
 
 def lease(workspace, trajectory, *, age: float = 0.0, attempt: int = 1, **said) -> None:
     told = {
-        "token": attempt, "owner": "host-a:1:5:x", "beat": 5, "attempt": attempt, "released": False, "run": None,
+        "token": attempt, "owner": "host-a:1:5:x", "beat": 5, "released": False, "run": None,
         "phase": None, "step": 0, "steps": 0, "loss_nats": None, "tokens_per_second": None, "seconds": 3.0,
     } | said  # fmt: skip
     path = workspace.trajectory(trajectory.id) / "lease.json"
