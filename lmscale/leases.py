@@ -227,7 +227,7 @@ def claims(folder: Path) -> list[Claim]:
         try:
             found.append(Claim(**json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError):
-            gone = Owner(host=socket.gethostname(), pid=0, started="0", nonce="")
+            gone = Owner(host=socket.gethostname(), pid=0, started=f"{_namespace()}-0", nonce="")
             found.append(Claim(token=int(path.stem), owner=str(gone), position="", sweep=""))
     return found
 

@@ -151,11 +151,12 @@ def read_standing(workspace: Workspace) -> Standing:
             left.setdefault(run["trajectory"], []).append(run)
     known = {name: _attempt(workspace.trajectory(name), now) for name in left if name in begun}
     standings, under_way, done, speed = [], [], 0.0, 0.0
-    running: set[str] = set()
+    running, aheads = set(), {}
     for name, unfinished in left.items():
         attempt = known.get(name, Attempt())
         leases = {run["run_id"]: lease for run in unfinished if (lease := _live(workspace.run(run["run_id"]), now))}
-        ahead = _ahead(unfinished, attempt, leases)  # what the holder of the trajectory does; others train cooldowns
+        # what the holder of the trajectory does; others train cooldowns
+        ahead = aheads[name] = _ahead(unfinished, attempt, leases)
         if attempt.status == "running" and ahead is not None:
             leases[ahead["run_id"]] = attempt.lease
         for run in unfinished:
@@ -170,7 +171,7 @@ def read_standing(workspace: Workspace) -> Standing:
             done += run["flops"]
         else:
             attempt = known.get(run["trajectory"], Attempt())
-            first = run is _ahead(left[run["trajectory"]], attempt, running)
+            first = run is aheads[run["trajectory"]]
             if first or attempt.status in BLOCKED:
                 status, why = attempt.status, attempt.why
             if run["run_id"] in running:

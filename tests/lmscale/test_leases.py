@@ -165,7 +165,8 @@ def test_of_many_at_once_one_takes_it(tmp_path, holder, count):
 def test_a_process_with_the_number_of_another_is_not_it():
     assert not leases.Owner.this().is_gone
     mine = leases.Owner.this()
-    assert leases.Owner(host=mine.host, pid=mine.pid, started="1", nonce="x").is_gone
+    assert leases.Owner(host=mine.host, pid=mine.pid, started=f"{leases._namespace()}-1", nonce="x").is_gone
+    assert not leases.Owner(host=mine.host, pid=mine.pid, started="7-1", nonce="x").is_gone  # of another container
     assert leases.Owner.from_text(str(mine)) == mine
     child = subprocess.Popen([sys.executable, "-c", ""])
     theirs = leases.Owner(host=mine.host, pid=child.pid, started=leases._started(child.pid) or "", nonce="x")
