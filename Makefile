@@ -46,20 +46,25 @@ plot: setup
 	$(LMSCALE) plot $(RUNS)
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Ratios against named peers on the same work in one run: the fit (one thread each, for these matrices are small), and
-# training. NANOGPT=path and NANODO=path are checkouts of those peers; PyTorch is installed for the occasion.
+# training; then what planning 10,000 runs takes. NANOGPT=path and NANODO=path are checkouts of those peers; PyTorch is
+# installed for the occasion.
 bench: setup
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/fit.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[train,bench]'
 	$(VENV)/bin/python tests/bench/train.py $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(if $(NANODO),--nanodo $(NANODO))
 	$(VENV)/bin/python tests/bench/sweep.py
+	$(VENV)/bin/python tests/bench/engine.py
 	$(VENV)/bin/python tests/bench/replicas.py
+	$(VENV)/bin/python tests/bench/plan.py
 
-# Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped.
+# Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then
+# the faults that a sweep survives, about an hour.
 soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sweep.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -44,18 +44,9 @@ def audit(params: Array, tokens: Array, law: Law, *, residual_sd: float, flops: 
     """
     if not (math.isfinite(residual_sd) and residual_sd > 0):
         raise InputError(f"residual_sd: {residual_sd} is no relative error; give a positive number such as 0.005")
-    runs = Runs(params=params, tokens=tokens, loss_nats=law.predict(params, tokens))
-    form = form_of(law.name).of(runs)
-    require_identifiable(params, tokens, free=len(form.names))
-    theta = form.theta(law)
-    jacobian = form.model(runs).jacobian(theta)[1]
+    require_identifiable(params, tokens, free=len(form_of(law.name).names))
+    jacobian, slope = sensitivities(params, tokens, law, flops)
     covariance = residual_sd**2 * _huber_factor(delta / residual_sd) * np.linalg.pinv(jacobian.T @ jacobian)
-    slope = np.empty(len(theta))
-    for k in range(len(theta)):
-        step = np.zeros(len(theta))
-        step[k] = STEP
-        high, low = (float(np.log(form.law(theta + sign * step).optimum(flops).params)) for sign in (1, -1))
-        slope[k] = (high - low) / (2 * STEP)
     compute = flops_6nd(params, tokens)
     return Audit(
         flops=float(flops),
@@ -64,6 +55,24 @@ def audit(params: Array, tokens: Array, law: Law, *, residual_sd: float, flops: 
         total_flops=float(compute.sum()),
         sd_log_params=float(np.sqrt(slope @ covariance @ slope)),
     )
+
+
+def sensitivities(params: Array, tokens: Array, law: Law, flops: float) -> tuple[Array, Array]:
+    """How log L of each run answers to the K coordinates in which `law` is fitted, [n, K]; and how log N* at the budget
+    `flops` does, [K].
+
+    The coordinates are logarithms and exponents, counted from the middle of the runs (analysis.form): all of order one.
+    """
+    runs = Runs(params=params, tokens=tokens, loss_nats=law.predict(params, tokens))
+    form = form_of(law.name).of(runs)
+    theta = form.theta(law)
+    slope = np.empty(len(theta))
+    for k in range(len(theta)):
+        step = np.zeros(len(theta))
+        step[k] = STEP
+        high, low = (float(np.log(form.law(theta + sign * step).optimum(flops).params)) for sign in (1, -1))
+        slope[k] = (high - low) / (2 * STEP)
+    return form.model(runs).jacobian(theta)[1], slope
 
 
 def larger(params: Array, tokens: Array, *, times_flops: float) -> tuple[Array, Array]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from analysis.errors import InputError
+
 GIB, GB, TERA = float(2**30), 1e9, 1e12
 
 
@@ -65,3 +67,13 @@ _BY_KIND = {kind: accelerator for accelerator in ACCELERATORS for kind in accele
 def find(device_kind: str) -> Accelerator | None:
     """The accelerator of which jax says `device_kind`, or None if the table has none of that name."""
     return _BY_KIND.get(device_kind)
+
+
+def find_named(text: str) -> tuple[str, Accelerator]:
+    """The accelerator whose name holds `text`, such as H200, and its name. Raises InputError for none, or several."""
+    exact = [kind for kind in _BY_KIND if kind.lower() == text.lower()]
+    found = exact or [kind for kind in _BY_KIND if text.lower() in kind.lower()]
+    if len({id(_BY_KIND[kind]) for kind in found}) != 1:
+        what, names = ("is no accelerator known", _BY_KIND) if not found else ("may be several", found)
+        raise InputError(f"device: {text!r} {what}; name one of {', '.join(names)}")
+    return found[0], _BY_KIND[found[0]]

@@ -155,7 +155,7 @@ def write_json(target: str, answer: Any) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
-    from lmscale.records import write_atomic
+    from lmscale.files import write_atomic
 
     path = Path(target)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,48 +15,17 @@ from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import use_cache
 from lmscale.data.loader import EvaluationSet
+from lmscale.estimate import Cost, Estimate, seconds_to_end
 from lmscale.evaluate import evaluate
 from lmscale.layout import place
 from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
-from lmscale.plan import Run, Trajectory, cost
+from lmscale.order import in_order
+from lmscale.plan import Trajectory
 from lmscale.replicas import make_stacks
 from lmscale.step import Step, Together
 
-START_SECONDS = 6.0  # from starting a worker to its first trajectory: importing jax, flax and orbax
 MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Seconds of one trajectory's parts; of trajectories trained together, its share."""
-
-    compile_seconds: float
-    step_seconds: float
-    evaluation_seconds: float
-    checkpoint_seconds: float  # a save and a restore
-
-    def run_seconds(self, trajectory: Trajectory, run: Run) -> float:
-        """What a run adds: its part of the trunk, its cooldown, an evaluation, and its saves (branch point and final
-        parameters, a third as large) and a restore.
-        """
-        h = trajectory.hyperparameters
-        steps = cost(trajectory, run) / trajectory.shape.train_flops(h.batch_tokens, h.sequence)
-        return self.step_seconds * steps + self.evaluation_seconds + 1.5 * self.checkpoint_seconds
-
-    def seconds(self, trajectory: Trajectory) -> float:
-        """Wall time of a whole trajectory."""
-        return self.compile_seconds + sum(self.run_seconds(trajectory, run) for run in trajectory.runs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a sweep will take on this machine: the cost of each trajectory by id, and the whole."""
-
-    costs: dict[str, Cost]
-    workers: int
-    seconds: float
-    memory: Memory | None  # what the devices said they have, where the plan could not know
 
 
 def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Cost:
@@ -124,7 +93,10 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
             found = calibrate(trajectory, step, assembly.held_out)
             measured[key] = replace(found, evaluation_seconds=found.evaluation_seconds * sets)
         costs |= {member.id: measured[key] for member in stack.members}
-    busy = [START_SECONDS] * workers
-    for stack in stacks:  # each worker takes the largest that is left
-        busy[busy.index(min(busy))] += sum(costs[member.id].seconds(member) for member in stack.members)
-    return Estimate(costs=costs, workers=workers, seconds=max(busy), memory=memory)
+    return Estimate(
+        costs=costs,
+        workers=workers,
+        seconds=seconds_to_end(in_order(stacks, study.target_flops, workers), costs, workers),
+        memory=memory,
+        source=f"on this machine with {workers} workers, from a short calibration",
+    )

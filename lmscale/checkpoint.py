@@ -1,8 +1,9 @@
 """Checkpoints that are whole or absent, and verified before use. The only file that imports orbax.
 
 A checkpoint is a folder `<step>` holding orbax's files and `manifest.json`, the SHA-256 of each: orbax restores
-flipped bits without a word. It is written beside its place and renamed into it. In a job of several processes each
-writes and reads what its devices hold; process 0 does the rest, and all see the same checkpoints.
+flipped bits without a word. It is written beside its place and renamed into it, by whom `fence` lets pass. In
+a job of several processes each writes and reads what its devices hold; process 0 does the rest, and all see the same
+checkpoints.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from lmscale import distributed
-from lmscale.records import write_json
+from lmscale.files import write_json
 
 MANIFEST = "manifest.json"
 
@@ -27,9 +28,9 @@ MANIFEST = "manifest.json"
 class Checkpoints:
     """The checkpoints of one trunk or one run."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = print):
-        self.folder = folder
-        self.say = say
+    def __init__(self, folder: Path, say: Callable[[str], None] = print, fence: Callable[[], None] = lambda: None):
+        self.folder, self.say = folder, say
+        self.fence = fence  # called before anything is changed: raises where another process has taken over
 
     def steps(self, *, kept: bool = False) -> list[int]:
         """Steps of the complete checkpoints (or of those saved to be kept), ascending; not yet verified."""
@@ -43,15 +44,28 @@ class Checkpoints:
 
     def save(self, step: int, tree: Any, *, keep: bool) -> None:
         """Writes a checkpoint; `keep` exempts it from `prune`. Raises OSError when the disk does."""
+        if keep and distributed.decide(lambda: self._keep(step)):
+            return
         temporary = self.folder / distributed.decide(lambda: self._make_room(step))
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary.absolute() / "state", tree)
         distributed.barrier()
         distributed.decide(lambda: self._commit(step, temporary, keep))
 
+    def _keep(self, step: int) -> bool:
+        """Marks the checkpoint of a step to be kept; False if there is no sound one."""
+        folder = self.folder / f"{step:09d}"
+        if _wrong(folder) is not None:
+            return False
+        self.fence()
+        manifest = json.loads((folder / MANIFEST).read_text())
+        write_json(folder / MANIFEST, {**manifest, "keep": True})
+        return True
+
     def _make_room(self, step: int) -> str:
+        self.fence()
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left_over in self.folder.glob(".*"):  # of saves that were killed; the trajectory's lock makes them ours
+        for left_over in self.folder.glob(".*"):  # of saves that were killed: the trajectory is ours
             shutil.rmtree(left_over, ignore_errors=True)
         return f".{step:09d}.{os.getpid()}"
 
@@ -59,8 +73,11 @@ class Checkpoints:
         final = self.folder / f"{step:09d}"
         hashes = {str(p.relative_to(temporary)): _sha256(p, sync=True) for p in _files(temporary)}
         write_json(temporary / MANIFEST, {"step": step, "keep": keep, "sha256": hashes})
-        shutil.rmtree(final, ignore_errors=True)
+        self.fence()
+        if final.exists():  # the same step, saved to be pruned or kept
+            os.replace(final, final.with_name(f".{final.name}.before"))
         os.replace(temporary, final)
+        shutil.rmtree(final.with_name(f".{final.name}.before"), ignore_errors=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """The tree saved at `step`, laid out as `like` (arrays or ShapeDtypeStructs with shardings).
@@ -74,9 +91,9 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder.absolute() / "state", abstract)
 
-    def restore_latest(self, like: Any, at_most: int) -> tuple[int, Any] | None:
-        """The newest sound checkpoint no later than step `at_most`; a damaged one is set aside, and said."""
-        for step in reversed([s for s in self.steps() if s <= at_most]):
+    def restore_latest(self, like: Any, at_most: int, at_least: int = 0) -> tuple[int, Any] | None:
+        """The newest sound checkpoint of a step from `at_least` to `at_most`; a damaged one is set aside, and said."""
+        for step in reversed([s for s in self.steps() if at_least <= s <= at_most]):
             try:
                 return step, self.restore(step, like)
             except CorruptCheckpoint as error:
@@ -85,6 +102,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int, wrong: str) -> None:
+        self.fence()
         folder = self.folder / f"{step:09d}"
         aside = folder.with_name(f"{folder.name}.corrupt")
         shutil.rmtree(aside, ignore_errors=True)
@@ -93,7 +111,10 @@ class Checkpoints:
 
     def prune(self, before: int) -> None:
         """Removes checkpoints earlier than `before` that were not saved to be kept."""
-        for step in self._steps() if distributed.leads() else []:
+        if not distributed.leads():
+            return
+        self.fence()
+        for step in self._steps():
             folder = self.folder / f"{step:09d}"
             if step < before and not _kept(folder):
                 shutil.rmtree(folder)
@@ -101,6 +122,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Removes them all."""
         if distributed.leads():
+            self.fence()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
+from lmscale import DISK, FAILURE, GIVEN_UP, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
+from lmscale.asked import positive
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
-    from lmscale.calibrate import Estimate
     from lmscale.config import Study
+    from lmscale.estimate import Estimate, Peak
     from lmscale.memory import Memory
+    from lmscale.until import Goal
+
+SHOWN = 10  # of the runs that a sweep leaves
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("sweep", sweep, "train every run of a study that is not done yet"),
         ("run", run, "work on a study in this process; a sweep starts several of these"),
         ("export", export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
+        ("status", status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
         command = commands.add_parser(
             name,
@@ -69,8 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("study", help="a study file, or the name of one in ./experiments")
         command.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results folder")
-        command.set_defaults(run=function, overridable=name != "export")
-        if name != "export":
+        command.set_defaults(run=function, overridable=name not in ("export", "status"))
+        if name not in ("export", "status"):
             command.epilog = _fields_help()
         if name in ("plan", "sweep"):
             text = "workers to train in, a model each (default: one a core on a CPU, else one)"
@@ -78,6 +84,10 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "sweep":
             text = "processes that each worker consists of, which train a model together (default: 1)"
             command.add_argument("--processes", metavar="P", default="1", help=text)
+            text = "stop once N* at a budget is known well enough, such as 'N*@1e15 within 25 %%'"
+            command.add_argument("--until", metavar="GOAL", help=text)
+            text = "start the workers, and leave them running (executor slurm)"
+            command.add_argument("--detach", action="store_true", help=text)
         if name == "run":
             text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
             command.add_argument("--workers", metavar="K", help=text)
@@ -86,9 +96,19 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--profile", metavar="FIRST:LAST", help=text)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
+            text = "the sweep whose attempts are counted together, when it says which trajectories are given up"
+            command.add_argument("--sweep", metavar="ID", help=text)
+            text = "workers of that sweep, for which the runs are ordered (default: those that share the machine)"
+            command.add_argument("--sweep-workers", metavar="K", help=text)
         if name == "plan":
+            text = "plan for devices such as H200 instead of this machine's: their memory, and time by their peak"
+            command.add_argument("--device", metavar="NAME", help=text)
+            text = "share of their peak that steps are taken to reach (default 0.4)"
+            command.add_argument("--utilisation", metavar="SHARE", help=text)
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
+        if name == "status":
+            command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
     answer.add_parsers(commands)
     return parser
@@ -133,7 +153,7 @@ def _workers(text: str | None) -> int | None:
 
 
 def _count(name: str, text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= 1024:
         raise InputError(f"{name}: {text!r} must be a whole number from 1 to 1024")
     return int(text)
 
@@ -143,7 +163,8 @@ def _steps(text: str | None) -> range | None:
     if text is None:
         return None
     first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+    sound = all(part.isdecimal() and len(part) <= 18 for part in (first, last))
+    if not (sound and 1 <= int(first) <= int(last)):
         raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 100:110")
     return range(int(first), int(last) + 1)
 
@@ -172,32 +193,56 @@ def _need(*modules: str) -> None:
 
 
 def plan(args: argparse.Namespace) -> int:
+    from lmscale.estimate import by_peak
     from lmscale.executors.local import default_workers, has_accelerator
+    from lmscale.grid import require_law
     from lmscale.memory import study_memory
     from lmscale.plan_table import as_json, as_text
     from lmscale.replicas import make_stacks
 
+    named = _device(args)
     assembly, estimate = _assemble(_load(args), args.out), None
-    study = assembly.study
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=has_accelerator())
-    workers = _workers(args.workers) or default_workers(len(stacks), study.mesh.devices)
-    memory = study_memory(study, workers=workers, accelerator=has_accelerator())
-    if not args.no_time:
+    study, accelerator = assembly.study, has_accelerator() or named is not None
+    require_law(study, assembly.plan)
+    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
+    here = 1 if named else default_workers(len(stacks), study.mesh.devices, study.executor.cpus)
+    workers = _workers(args.workers) or here
+    there = named.device.memory_bytes if named else None
+    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=there)
+    if named is not None and not args.no_time:
+        estimate = by_peak(assembly, named, workers)
+    elif not args.no_time:
         estimate = _estimate(assembly, workers, memory)
         memory = estimate.memory
-    print(as_text(assembly, estimate, memory), file=sys.stderr if args.json == "-" else sys.stdout)
+    print(as_text(assembly, estimate, memory, workers), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
-        answer.write_json(args.json, as_json(assembly, estimate, memory))
+        answer.write_json(args.json, as_json(assembly, estimate, memory, workers))
     return 0
+
+
+def _device(args: argparse.Namespace) -> Peak | None:
+    """The devices that a plan is for, if they are not this machine's."""
+    from lmscale.accelerators import find_named
+    from lmscale.estimate import UTILISATION, Peak
+
+    if args.device is None:
+        if args.utilisation is not None:
+            raise InputError("utilisation: is a share of a device's peak; name it with --device NAME")
+        return None
+    name, device = find_named(args.device)
+    share = UTILISATION if args.utilisation is None else positive("utilisation", args.utilisation, such_as="0.4")
+    if share > 1:
+        raise InputError(f"utilisation: {args.utilisation!r} is more than the whole peak; give a share such as 0.4")
+    return Peak(name=name, device=device, utilisation=share)
 
 
 def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
     """Times the plan on the cores that one worker of a sweep would have."""
     from lmscale.allocator import keep_memory
-    from lmscale.executors.local import pin
+    from lmscale.executors.cores import pin, share
 
     before = os.sched_getaffinity(0) if sys.platform == "linux" else None
-    pin(0, 0, workers)
+    pin(0, share(0, workers, assembly.study.executor.cpus))
     keep_memory()
     _before_jax(assembly.study.mesh.devices)
     try:
@@ -227,36 +272,75 @@ def prepare(args: argparse.Namespace) -> int:
 def sweep(args: argparse.Namespace) -> int:
     workers, processes = _workers(args.workers), _count("processes", args.processes)
     _steps(args.profile)
+    from lmscale.grid import require_law
     from lmscale.job import PROCESSES
 
     if os.environ.get(PROCESSES, "1") != "1":
         raise InputError(
             f"{PROCESSES}: a sweep starts its own processes; unset it, or start 'lmscale run' in every process"
         )
-    assembly = _assemble(_load(args), args.out)
+    study = _load(args)
+    goal, aim = _goal(args.until, study, args.detach)
+    assembly = _assemble(study, args.out)
+    require_law(study, assembly.plan)
     from lmscale.sweep import sweep as run_sweep
 
     profile = ["--profile", args.profile] if args.profile else []
-    told = [args.study, "--out", str(args.out), *profile, *args.overrides]
-    outcome = run_sweep(assembly, args.out, told, workers, processes)
+    told = [args.study, "--out", str(args.out), *profile, *args.overrides, *aim]
+    outcome = run_sweep(assembly, args.out, told, workers, processes, goal, detach=args.detach)
+    if outcome.detached:
+        print(
+            f"{outcome.detached}; {len(outcome.left)} runs to train; lmscale status {args.study} says how far they are"
+        )
+        return 0
     scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
     print(
         f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
         f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
     )
+    if (share := outcome.engine_share) is not None:
+        print(f"{share:.1%} of the workers' time was not steps, compiling or evaluation")
     for failure in outcome.failures:
         print(f"lmscale: {failure}", file=sys.stderr)
     if outcome.interrupted:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    if outcome.verdict is not None:
+        stopped = outcome.verdict.reached and outcome.left
+        print(f"{'stopped: ' if stopped else ''}{outcome.verdict.words}")
+        if stopped:
+            more = f" and {len(outcome.left) - SHOWN} more" * (len(outcome.left) > SHOWN)
+            print(f"{len(outcome.left)} runs are not trained: {', '.join(outcome.left[:SHOWN])}{more}")
+            return 0
     if outcome.left:
-        print(f"{outcome.left} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
+        print(f"{len(outcome.left)} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
     if outcome.unscored:
         print(f"{outcome.unscored} runs have no scores on some evaluation set; see above", file=sys.stderr)
     return FAILURE if outcome.left or outcome.unscored else 0
 
 
+def _goal(text: str | None, study: Study, detach: bool) -> tuple[Goal | None, list[str]]:
+    """When to stop, and what workers must be told so that they take first what tells most of it."""
+    from lmscale.until import Goal
+
+    if text is None:
+        return None, []
+    goal = Goal.from_text(text)
+    if detach:
+        raise InputError(f"until: {text!r} asks for a sweep that watches, and --detach leaves; drop one of the two")
+    if len(study.recipes) > 1:
+        raise InputError(
+            f"until: {text!r} asks for one law, but the study fits {len(study.recipes)}, one a schedule and rate; "
+            "leave one of them"
+        )
+    return goal, ["--target-flops", repr(goal.flops)] if study.target_flops is None else []
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.events:
+        from lmscale.executors.process import end_with_parent
+
+        end_with_parent()
     study, workers, profile = _load(args), _workers(args.workers) or 1, _steps(args.profile)
     from lmscale.allocator import keep_memory
 
@@ -273,17 +357,61 @@ def run(args: argparse.Namespace) -> int:
         distributed.check_shared(workspace.root)
         assembly = distributed.in_turn(lambda: _assemble(study, args.out))
         distributed.check_same("study", assembly.digest)
+        from lmscale.full_disk import DiskFailure
         from lmscale.out_of_memory import OutOfMemory
-        from lmscale.worker import work
+        from lmscale.worker import GivenUp, work
 
         try:
-            stopped = work(assembly, args.out, events=args.events, workers=workers, profile=profile)
-        except OutOfMemory as error:
+            stopped = work(
+                assembly,
+                args.out,
+                events=args.events,
+                workers=workers,
+                profile=profile,
+                sweep=args.sweep,
+                sweep_workers=_workers(args.sweep_workers),
+            )
+        except GivenUp as error:  # by all processes alike
             print(f"lmscale: {error}", file=sys.stderr)
+            return GIVEN_UP
+        except (OutOfMemory, DiskFailure) as error:
+            if job is not None:  # the others have to be told
+                raise
+            print(f"lmscale: {error}", file=sys.stderr, flush=True)
+            if isinstance(error, DiskFailure):
+                os._exit(DISK)  # the threads of the save that failed would go on to complain for pages
             return OUT_OF_MEMORY
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from lmscale.config import NAME, NAME_RULE
+    from lmscale.records import Workspace
+    from lmscale.standing import read_standing
+    from lmscale.studies import results_name
+
+    _need("rich")
+    name = results_name(args.study)
+    if not NAME.fullmatch(name):
+        raise InputError(f"study: {name!r} {NAME_RULE}; or give a study file")
+    workspace = Workspace(args.out, name)
+    standing = read_standing(workspace)
+    from rich.console import Console
+
+    from lmscale.status_page import write_page
+    from lmscale.status_table import as_table
+
+    with contextlib.suppress(OSError):  # a folder that can only be read
+        write_page(workspace, standing)
+    stream = sys.stderr if args.json == "-" else sys.stdout
+    Console(file=stream, width=None if stream.isatty() else 120, highlight=False).print(as_table(standing))
+    if args.json:
+        answer.write_json(args.json, {**asdict(standing), "counts": standing.counts})
     return 0
 
 

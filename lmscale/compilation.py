@@ -10,7 +10,7 @@ from typing import Literal
 
 import jax
 
-from lmscale.executors.local import cores
+from lmscale.executors.cores import cores
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # jax's own: where the cache lies, if the user says
 Origin = Literal["compiled", "cached", "ready"]  # by XLA now; read from disk; used in this process before

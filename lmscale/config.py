@@ -18,7 +18,7 @@ NAME_RULE = "must be lower-case letters, digits, '.', '_' or '-' (at most 64), s
 
 Family = Literal["decoder"]
 Objective = Literal["causal"]
-Schedule = Literal["wsd", "cosine"]
+Schedule = Literal["wsd", "cosine", "linear"]  # lmscale.optim says what they are
 Dtype = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "layer"]  # what is computed again in the backward pass instead of being kept
 Positions = Literal["rotary", "learned"]
@@ -27,6 +27,8 @@ Log = Literal["tensorboard", "wandb"]
 DEVICES_MAX = 16_384  # more than the largest slices of TPUs have
 BATCH_TOKENS_MAX = 1e12
 DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
+COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the token counts of a grid
+Engine = Literal["local", "ray", "slurm"]
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
@@ -156,6 +158,8 @@ class Recipe:
     warmup_tokens: int = 30_720  # never more than the model has parameters: Porian et al. 2024 on warmup
     schedule: Schedule = "wsd"
     cooldown_fraction: float = 0.2  # Haegele et al. 2024 (arXiv:2405.18392): 10-20 % matches cosine
+    # 1 / (1 - beta2), the steps over which Adam averages (Kingma & Ba 2015, Alg. 1): a decay that is shorter ends on
+    # moments of the high rate
     cooldown_steps_min: int = 20
     weight_decay: float = 0.1  # on matrices only
     beta1: float = 0.9
@@ -284,15 +288,60 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExecutorConfig:
+    """Where the workers of a sweep run, and what each of their processes gets there; no part of a run's identity."""
+
+    name: Engine = "local"
+    cpus: int | None = None  # cores of a process. None: its share of this machine, or one on a cluster
+    gpus: int = 0  # GPUs of a process on a cluster (on this machine they are dealt out as the mesh takes them)
+    tpus: int = 0  # TPU chips of a process, ray
+    memory_bytes: float | None = None  # of a process on a cluster; none: what the cluster gives by itself
+    address: str | None = (
+        None  # ray: auto, host:port or ray://host:port; none: a cluster of this machine, for the sweep
+    )
+    partition: str | None = None  # slurm, as sbatch has it; none: its default
+    account: str | None = None
+    qos: str | None = None
+    minutes: int = 60  # slurm: after which a job saves and is queued again
+    sbatch: dict[str, str] = field(default_factory=dict)  # further options of sbatch, such as {"constraint": "a100"}
+
+    def __post_init__(self) -> None:
+        normalise(self, "executor.")
+        check(self.cpus is None or self.cpus >= 1, "executor.cpus", self.cpus, "must be at least 1")
+        check(self.gpus >= 0, "executor.gpus", self.gpus, "must not be negative")
+        check(self.tpus >= 0, "executor.tpus", self.tpus, "must not be negative")
+        memory = self.memory_bytes
+        check(memory is None or memory >= 1e6, "executor.memory_bytes", memory, "must be at least 1e6 bytes")
+        check(self.minutes >= 1, "executor.minutes", self.minutes, "must be at least 1")
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether its processes are given more than CPUs, on a cluster."""
+        return self.gpus + self.tpus > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """One question and the grid that answers it: sizes x tokens x seeds (x rates) over one corpus with one recipe."""
+    """One question and the grid that answers it, with one corpus and recipe: sizes x token counts (x seeds x rates).
+
+    The token counts are given in one of three ways: `tokens` for all sizes, `tokens_per_param` of each, or
+    `flops_budgets`, which give a size of N parameters C / 6 N (IsoFLOP profiles: Hoffmann et al. 2022, Sec. 3.2).
+    """
 
     name: str
     sizes: tuple[Size, ...]
-    tokens: tuple[int, ...]  # training tokens of the runs of each size
+    tokens: tuple[int, ...] = ()  # training tokens of the runs of each size
+    tokens_per_param: tuple[float, ...] = ()  # or D / N, N counting embeddings
+    flops_budgets: tuple[float, ...] = ()  # or budgets C = 6 N D
+    tokens_per_param_range: tuple[float, ...] = ()  # lowest and highest D / N: leave out cells of the grid beyond them
     flops_max: float | None = None  # leave out cells of the grid with 6 N D above this
+    allow_collinear: bool = False  # sweep a grid from which no law can be told
+    target_flops: float | None = (
+        None  # C of the N* that the runs are ordered to tell soonest; none: 10 x the largest run
+    )
     seeds: tuple[int, ...] = (0,)
     rate_multipliers: tuple[float, ...] = (1.0,)  # of the recipe's learning rate: each is trained, and fitted, apart
+    schedules: tuple[Schedule, ...] = ()  # each is trained, and fitted, apart; none: the recipe's alone
     family: Family = "decoder"
     objective: Objective = "causal"
     tied_embeddings: bool = True
@@ -303,6 +352,7 @@ class Study:
     eval_sets: tuple[EvalSet, ...] = ()  # further texts to score, also of runs that are done
     headline: str = OWN_SET  # the set whose loss is `loss_nats` of runs.csv; it alone is part of a run's identity
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     microbatches: int | None = None  # parts of the batch whose gradients are accumulated; none: as memory asks
     remat: RematChoice = "auto"  # layers computed again in the backward pass: auto where memory asks for it
     device_memory_bytes: float | None = None  # of each device; none: what it has
@@ -310,16 +360,16 @@ class Study:
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
     # CPU one at a time (lmscale.replicas)
     replicas: int | None = None
-    checkpoint_seconds: float = 60.0  # a killed sweep loses at most this much work, and a call of the program
+    # between checkpoints: what a kill costs at most, and a call of the program. None: so that saving takes a hundredth
+    # of the time, and at most 60 s
+    checkpoint_seconds: float | None = None
     telemetry: tuple[Log, ...] = ("tensorboard",)  # where the numbers of each call go beside the curves
 
     def __post_init__(self) -> None:
         normalise(self)
         check(NAME.fullmatch(self.name) is not None, "name", self.name, NAME_RULE)
         check(len(self.sizes) > 0, "sizes", self.sizes, "must name at least one size, such as 64x2")
-        check(len(self.tokens) > 0, "tokens", self.tokens, "must name at least one token count, such as 1e6")
-        check(all(t > 0 for t in self.tokens), "tokens", self.tokens, "must all be positive")
-        check(len(set(self.tokens)) == len(self.tokens), "tokens", self.tokens, "must not name a count twice")
+        self._check_counts()
         check(len(set(self.sizes)) == len(self.sizes), "sizes", self.sizes, "must not name a size twice")
         check(len(self.seeds) > 0, "seeds", self.seeds, "must name at least one seed")
         check(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "must not name a seed twice")
@@ -327,7 +377,10 @@ class Study:
         rates = self.rate_multipliers
         check(len(rates) > 0, "rate_multipliers", rates, "must name at least one, such as 1")
         check(all(m > 0 for m in rates), "rate_multipliers", rates, "must all be positive")
+        check(len(set(self.schedules)) == len(self.schedules), "schedules", self.schedules, "must not name one twice")
         check(self.flops_max is None or self.flops_max > 0, "flops_max", self.flops_max, "must be positive")
+        target = self.target_flops
+        check(target is None or 1e6 <= target <= 1e40, "target_flops", target, "must lie between 1e6 and 1e40")
         names = [s.name for s in self.eval_sets]
         check(len(set(names)) == len(names), "eval_sets", names, "must not name a set twice")
         rule = f"must hold at least 16 sequences of {self.recipe.sequence} tokens"
@@ -357,4 +410,47 @@ class Study:
             f"must lie between 1 and {DISPATCH_MAX}",
         )
         check(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "must be at least 1")
-        check(self.checkpoint_seconds > 0, "checkpoint_seconds", self.checkpoint_seconds, "must be positive")
+        seconds = self.checkpoint_seconds
+        check(seconds is None or seconds > 0, "checkpoint_seconds", seconds, "must be positive")
+
+    def _check_counts(self) -> None:
+        given = [name for name in COUNTS if getattr(self, name)]
+        check(
+            len(given) > 0,
+            "tokens",
+            self.tokens,
+            "must name at least one token count, such as 1e6 (or give tokens_per_param or flops_budgets)",
+        )
+        check(
+            len(given) == 1,
+            given[-1],
+            getattr(self, given[-1]),
+            f"says again what {given[0]} says; give one of the "
+            f"two, and none for the other (--{given[0].replace('_', '-')} none)",
+        )
+        values = self.counts
+        check(all(value > 0 for value in values), self.counted_by, values, "must all be positive")
+        check(len(set(values)) == len(values), self.counted_by, values, "must not name a count twice")
+        ends = self.tokens_per_param_range
+        check(
+            not ends or (len(ends) == 2 and 0 < ends[0] <= ends[1]),
+            "tokens_per_param_range",
+            ends,
+            "must be two positive numbers, the lower first, such as 2,200",
+        )
+
+    @property
+    def counted_by(self) -> str:
+        """The field that gives the token counts: one of COUNTS."""
+        return next(name for name in COUNTS if getattr(self, name))
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """What that field holds."""
+        return getattr(self, self.counted_by)
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipe with every schedule at every rate. Each has a law of its own."""
+        kinds = self.schedules or (self.recipe.schedule,)
+        return tuple(replace(self.recipe, schedule=kind).scaled(m) for kind in kinds for m in self.rate_multipliers)

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR
+from lmscale import DISK, FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR
+from lmscale.full_disk import DiskFailure
 from lmscale.job import COORDINATOR, Job
 from lmscale.out_of_memory import OutOfMemory
 from lmscale.rollcall import call_roll, is_loopback
@@ -221,6 +222,8 @@ class Team:
                 status, line = FAILURE, f"exit {error.code}"
             case OutOfMemory():
                 status, line = OUT_OF_MEMORY, str(error)
+            case DiskFailure():
+                status, line = DISK, str(error)
             case _:
                 status, line = FAILURE, f"{type(error).__name__}: {' '.join(str(error).split())}"[:LINE_LETTERS]
                 if not isinstance(error, OSError):

@@ -5,13 +5,14 @@ does not fit. Imports no framework.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.errors import InputError
 from lmscale.config import MeshConfig, Remat, RematChoice, Study
 from lmscale.memory import Memory, StepBytes, in_words, step_bytes
 from lmscale.plan import Trajectory
+from lmscale.replicas import Stack
 from lmscale.shapes import shape_for
 
 FILLED = 0.8  # share of a device's memory that a step is planned to fill
@@ -155,6 +156,12 @@ def place(trajectory: Trajectory, study: Study, memory: Memory | None, replicas:
         f"{in_words(least.bytes.total)} a device, and {FILLED:.0%} of {in_words(memory.device_bytes)} is to be filled; "
         f"{advice(trajectory, study, memory, FILLED * memory.device_bytes, replicas)}"
     )
+
+
+def place_all(stacks: Iterable[Stack], study: Study, memory: Memory | None) -> dict[tuple, Placement]:
+    """The layout of every stack's step, by its program. Raises InputError as `place` does."""
+    of_program = {stack.program: stack for stack in stacks}
+    return {program: place(s.members[0], study, memory, s.width) for program, s in of_program.items()}
 
 
 def advice(trajectory: Trajectory, study: Study, memory: Memory, limit_bytes: float, replicas: int = 1) -> str:

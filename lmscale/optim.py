@@ -31,9 +31,11 @@ def make_optimizer(h: Hyperparameters) -> optax.GradientTransformation:
 def learning_rates(h: Hyperparameters, start: int, stop: int, *, steps: int | None, branch_step: int) -> np.ndarray:
     """Rates of the steps start .. stop-1, float32.
 
-    `steps` is the length of the run and `branch_step` where its decay begins; None for the trunk of a
+    `steps` is the length of the run and `branch_step` where its cooldown begins; None for the trunk of a
     warmup-stable-decay trajectory, which never decays (Hu et al. 2024, arXiv:2404.06395; linear cooldown to zero:
-    Haegele et al. 2024, Sec. 4). Cosine decays to a tenth (Hoffmann et al. 2022, App. B).
+    Haegele et al. 2024, Sec. 4). Of fixed length, and decaying from the end of the warmup: cosine to a tenth (Hoffmann
+    et al. 2022, App. B), linear to zero (Defazio et al. 2023, arXiv:2310.07831; D2Z of Bergsma et al. 2025,
+    arXiv:2502.15938), which is a cooldown that begins there.
     """
     step = np.arange(start, stop, dtype=np.float64)
     warm = np.minimum(1.0, (step + 1) / max(1, h.warmup_steps))
@@ -43,5 +45,6 @@ def learning_rates(h: Hyperparameters, start: int, stop: int, *, steps: int | No
         progress = np.clip((step - h.warmup_steps) / max(1, steps - h.warmup_steps), 0, 1)
         factor = warm * (0.1 + 0.9 * 0.5 * (1 + np.cos(math.pi * progress)))
     else:
-        factor = warm * np.minimum(1.0, (steps - step) / (steps - branch_step + 1))
+        began = h.warmup_steps if h.schedule == "linear" else branch_step
+        factor = warm * np.minimum(1.0, (steps - step) / (steps - began + 1))
     return (h.learning_rate * factor).astype(np.float32)

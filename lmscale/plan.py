@@ -1,18 +1,20 @@
 """Study -> trajectories and runs, with their cost, before anything is spent. No framework.
 
 A trajectory is one (family, shape, recipe, seed, corpus): one compiled step. With the warmup-stable-decay schedule
-it is a trunk at constant rate from which every run branches off for its cooldown (Haegele et al. 2024); with the
-cosine schedule every token count is a trajectory of its own.
+it is a trunk at constant rate from which every run branches off for its cooldown (Haegele et al. 2024); with a
+schedule of fixed length (cosine, linear) every token count is a trajectory of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
+import math
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 from lmscale.config import Hyperparameters, Study
+from lmscale.grid import cells
 from lmscale.shapes import Shape, shape_of
 from lmscale.typed import check
 
@@ -41,7 +43,8 @@ class Run:
 
     tokens: int
     steps: int
-    branch_step: int  # where its cooldown leaves the trunk; 0 with the cosine schedule
+    branch_step: int  # where its cooldown leaves the trunk; 0 with a schedule of fixed length
+    flops_budget: float | None = None  # C of the IsoFLOP profile that it belongs to
     trajectory: str = ""  # the id, known once the trajectory is
 
     @property
@@ -67,13 +70,14 @@ class Trajectory:
     # digest of the recipe's rules and of what is the same at every size: only runs of one are fitted together; no part
     # of the identity
     recipe: str
-    horizon_steps: int | None  # length of a cosine schedule; None for a trunk, whose length is open
+    horizon_steps: int | None  # length of a schedule that has one; None for a trunk, whose length is open
     runs: tuple[Run, ...] = ()
+    beyond: tuple[Run, ...] = ()  # longer runs that are not asked for now
 
     @property
     def identity(self) -> dict:
         """What the id hashes. Token counts (of a trunk), mesh, microbatches, executor and device are left out."""
-        shape = asdict(self.shape)
+        shape = dict(vars(self.shape))
         if self.shape.positions == 0:  # as it was before there were learned ones, so that those runs keep their ids
             del shape["positions"]
         return {
@@ -81,22 +85,22 @@ class Trajectory:
             "family": self.family,
             "objective": self.objective,
             "shape": shape,
-            "hyperparameters": asdict(self.hyperparameters),
+            "hyperparameters": dict(vars(self.hyperparameters)),
             "seed": self.seed,
             "text": self.text.digest,
             "horizon_steps": self.horizon_steps,
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"{self.family}-{self.shape.width}x{self.shape.depth}-s{self.seed}-{digest(self.identity)}"
 
-    @property
+    @cached_property
     def program(self) -> tuple:
         """What its compiled step depends on. Trajectories that differ in the rest (seed, rate, schedule, token counts,
         text) share one.
         """
-        constants = tuple((k, v) for k, v in asdict(self.hyperparameters).items() if k not in INPUTS)
+        constants = tuple((k, v) for k, v in vars(self.hyperparameters).items() if k not in INPUTS)
         return self.family, self.objective, self.shape, constants
 
     @property
@@ -117,24 +121,35 @@ def digest(value: dict) -> str:
 def make_runs(study: Study, shape: Shape, h: Hyperparameters) -> tuple[Run, ...]:
     """The runs of one size, shortest first. Raises InputError where a token count leaves no room for its schedule."""
     runs = []
-    for tokens in sorted(study.tokens):
-        steps = max(1, round(tokens / h.batch_tokens))
-        if study.flops_max is not None and shape.flops_6nd(tokens) > study.flops_max:
-            continue
+    for cell in cells(study, shape):
+        steps = max(1, round(cell.tokens / h.batch_tokens))
         cooldown = max(h.cooldown_steps_min, round(h.cooldown_fraction * steps))
-        branch = 0 if h.schedule == "cosine" else steps - cooldown
         shortest = h.warmup_steps + cooldown + 1
+        least = shortest * h.batch_tokens
+        words = f"{least} tokens"
+        if study.counted_by != "tokens":
+            words += f" ({_up(least * cell.asked / cell.tokens)} here), leave it out with tokens_per_param_range"
         check(
             steps >= shortest,
-            "tokens",
-            tokens,
+            study.counted_by,
+            cell.asked,
             f"gives size {shape} {steps} steps of {h.batch_tokens} tokens, fewer than warmup and cooldown take; ask "
-            f"for at least {shortest * h.batch_tokens} tokens, or lower recipe.warmup_tokens or the batch",
+            f"for at least {words}, or lower recipe.warmup_tokens or the batch",
         )
-        runs.append(Run(tokens=steps * h.batch_tokens, steps=steps, branch_step=branch))
+        branch = steps - cooldown if h.schedule == "wsd" else 0
+        tokens = steps * h.batch_tokens
+        runs.append(Run(tokens=tokens, steps=steps, branch_step=branch, flops_budget=cell.flops_budget))
     lengths = [run.steps for run in runs]
-    check(len(set(lengths)) == len(lengths), "tokens", study.tokens, "holds counts that round to the same steps")
+    check(
+        len(set(lengths)) == len(lengths), study.counted_by, study.counts, "holds counts that round to the same steps"
+    )
     return tuple(runs)
+
+
+def _up(value: float) -> str:
+    """Three digits, rounded up."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit) * unit:.3g}"
 
 
 def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
@@ -144,28 +159,32 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     """
     plan: list[Trajectory] = []
     architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
+    recipes = [(recipe, digest({**asdict(recipe), **architecture})) for recipe in study.recipes]
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
         shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings, positions=positions)
-        recipes = [study.recipe.scaled(multiplier) for multiplier in study.rate_multipliers]
-        rates = {recipe.resolve(shape.params_matrices).learning_rate for recipe in recipes}
-        check(len(rates) == len(recipes), "rate_multipliers", study.rate_multipliers, "gives one rate twice; drop one")
-        for seed, recipe in itertools.product(study.seeds, recipes):
-            h = recipe.resolve(shape.params_matrices)
-            for horizon, runs in _horizons(study, shape, h):
-                bare = Trajectory(
-                    study=study.name,
-                    family=study.family,
-                    objective=study.objective,
-                    shape=shape,
-                    hyperparameters=h,
-                    seed=seed,
-                    text=text,
-                    recipe=digest({**asdict(recipe), **architecture}),
-                    horizon_steps=horizon,
-                )
-                plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))
-    check(len(plan) > 0, "flops_max", study.flops_max, "leaves out every cell of the grid; raise it")
+        resolved = [(recipe.resolve(shape.params_matrices), name) for recipe, name in recipes]
+        different = {(h.schedule, h.learning_rate) for h, _ in resolved}
+        check(
+            len(different) == len(recipes), "rate_multipliers", study.rate_multipliers, "gives one rate twice; drop one"
+        )
+        for h, recipe in resolved:
+            horizons = _horizons(study, shape, h)
+            for seed in study.seeds:
+                for horizon, runs in horizons:
+                    bare = Trajectory(
+                        study=study.name,
+                        family=study.family,
+                        objective=study.objective,
+                        shape=shape,
+                        hyperparameters=h,
+                        seed=seed,
+                        text=text,
+                        recipe=recipe,
+                        horizon_steps=horizon,
+                    )
+                    plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))
+    check(len(plan) > 0, *_emptied(study))
     ids = [trajectory.id for trajectory in plan]
     check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
     longest = max(run.tokens for trajectory in plan for run in trajectory.runs)
@@ -179,8 +198,16 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     return tuple(sorted(plan, key=_order))
 
 
+def _emptied(study: Study) -> tuple[str, object, str]:
+    """The field that has left out every cell, its value, and what to do."""
+    if study.flops_max is None:
+        return "tokens_per_param_range", study.tokens_per_param_range, "leaves out every cell of the grid; widen it"
+    return "flops_max", study.flops_max, "leaves out every cell of the grid; raise it"
+
+
 def _order(t: Trajectory) -> tuple:
-    return t.shape.params, t.seed, t.hyperparameters.learning_rate, t.horizon_steps or 0
+    h = t.hyperparameters
+    return t.shape.params, t.seed, h.learning_rate, h.schedule, t.horizon_steps or 0
 
 
 def _horizons(study: Study, shape: Shape, h: Hyperparameters) -> list[tuple[int | None, tuple[Run, ...]]]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lmscale.assemble import Assembly
-from lmscale.config import OWN_SET
-from lmscale.layout import Placement, place
+from lmscale.config import OWN_SET, Study
+from lmscale.disk import disk_bytes
+from lmscale.estimate import Estimate
+from lmscale.layout import Placement, place_all
 from lmscale.memory import Memory, in_words
+from lmscale.pacing import duration
 from lmscale.replicas import make_stacks
-
-if TYPE_CHECKING:
-    from lmscale.calibrate import Estimate
 
 HEADER = (
     f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'FLOPs':>9} {'6ND':>9} "
-    f"{'rate':>8} {'batch':>8} {'mesh':>7} {'micro':>5} {'a device':>9} {'seconds':>8}"
+    f"{'schedule':>8} {'rate':>8} {'batch':>8} {'mesh':>7} {'micro':>5} {'a device':>9} {'seconds':>8}"
 )
 
 
-def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None) -> str:
+def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None, workers: int) -> str:
     """The grid a row a run, then what it costs. Without an `estimate` the times are left out."""
-    study = assembly.study
+    study, placed = assembly.study, placements(assembly, memory)
     lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
-    placed = placements(assembly, memory)
     for t in assembly.plan:
         h, placement = t.hyperparameters, placed[t.id]
         for run in t.runs:
@@ -31,50 +28,63 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
                 f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
                 f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} "
                 f"{t.shape.train_flops(run.tokens, h.sequence):>9.2e} {t.shape.flops_6nd(run.tokens):>9.2e} "
-                f"{h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7} "
+                f"{h.schedule:>8} {h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7} "
                 f"{placement.microbatches:>5} {in_words(placement.bytes.total):>9} "
                 + (f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}" if estimate else f"{'-':>8}")
             )
-    total = totals(assembly)
-    lines.append(
-        f"{total['runs']} runs in {total['trajectories']} trajectories, {total['flops']:.2e} FLOPs "
-        f"({1 - total['flops'] / total['flops_unbranched']:.0%} less than one by one: cooldowns branch off trunks)"
-    )
+    lines += cost_lines(assembly, workers)
     for name, tokens, headline in eval_sets(assembly):
         lines.append(f"evaluated on {name}: {tokens:,} tokens{' (the headline: loss_nats of runs.csv)' * headline}")
-    cells = len(study.sizes) * len(study.tokens) * len(study.seeds) * len(study.rate_multipliers)
-    left_out = cells - total["runs"]
-    if left_out:
-        lines.append(f"{left_out} cells of the grid are left out by flops_max = {study.flops_max:.2g} (as 6ND)")
+    lines += left_out(study, totals(assembly)["runs"])
     lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")
-    lines += layout_lines(assembly, memory)
+    lines += layout_lines(assembly, memory, placed)
     lines += [f"warning: {warning}" for warning in warnings(assembly)]
     if estimate is not None:
-        minutes, workers = estimate.seconds / 60, estimate.workers
-        lines.append(f"about {minutes:.1f} min on this machine with {workers} workers, from a short calibration")
+        lines.append(f"about {duration(estimate.seconds)} {estimate.source}")
     return "\n".join(lines)
+
+
+def cost_lines(assembly: Assembly, workers: int) -> list[str]:
+    """What the plan takes in FLOPs, what branching saves, and bytes on the disk."""
+    total, disk = totals(assembly), disk_bytes(assembly.plan, workers)
+    lines = [
+        f"{total['runs']} runs in {total['trajectories']} trajectories, {total['flops']:.2e} FLOPs: "
+        f"{total['flops'] / total['flops_unbranched']:.0%} of the {total['flops_unbranched']:.2e} of one by one"
+    ]
+    if any(len(t.runs) > 1 for t in assembly.plan):
+        lines[0] += " (cooldowns branch off trunks: f + (1 - f) D_max / sum of D, f the share of a cooldown)"
+    lines.append(f"disk: {in_words(disk.kept)} of checkpoints in the end, {in_words(disk.most)} at the most")
+    return lines
+
+
+def left_out(study: Study, runs: int) -> list[str]:
+    """How many cells of the grid are no runs, and why."""
+    missing = len(study.sizes) * len(study.counts) * len(study.seeds) * len(study.recipes) - runs
+    limits = [] if study.flops_max is None else [f"flops_max = {study.flops_max:.2g} (as 6ND)"]
+    if ends := study.tokens_per_param_range:
+        limits.append(f"tokens_per_param_range = {ends[0]:g} to {ends[1]:g}")
+    return [f"{missing} cells of the grid are left out by {' and '.join(limits)}"] * bool(missing)
 
 
 def placements(assembly: Assembly, memory: Memory | None) -> dict[str, Placement]:
     """How the step of each trajectory will be laid out, by its id; with those that are trained in the same step."""
     accelerator = memory is None or memory.platform != "cpu"
     stacks = make_stacks(assembly.plan, assembly.study.replicas, accelerator=accelerator)
-    placed = {stack: place(stack.members[0], assembly.study, memory, stack.width) for stack in stacks}
-    return {t.id: placement for stack, placement in placed.items() for t in stack.members}
+    placed = place_all(stacks, assembly.study, memory)
+    return {t.id: placed[stack.program] for stack in stacks for t in stack.members}
 
 
-def layout_lines(assembly: Assembly, memory: Memory | None) -> list[str]:
+def layout_lines(assembly: Assembly, memory: Memory | None, placed: dict[str, Placement]) -> list[str]:
     """What the columns `micro` and `a device` stand for."""
     there = in_words(memory.device_bytes) if memory else "an amount that is known where it trains"
-    placed = placements(assembly, memory)
     again = sorted({str(t.shape) for t in assembly.plan if placed[t.id].remat == "layer"})
     lines = [f"micro: microbatches whose gradients are added up; a device: bytes of a step on each, of {there}"]
     return lines + [f"layers are computed again in the backward pass (remat): {', '.join(again)}"] * bool(again)
 
 
-def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None) -> dict:
-    """The same as one JSON object: `runs`, totals, `warnings` and, where measured, `seconds`."""
-    placed = placements(assembly, memory)
+def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None, workers: int) -> dict:
+    """The same as one JSON object: `runs`, totals, `disk`, `warnings` and, where known, `seconds`."""
+    placed, disk = placements(assembly, memory), disk_bytes(assembly.plan, workers)
     runs = [
         {
             "run_id": run.id,
@@ -87,20 +97,22 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "tokens": run.tokens,
             "flops": t.shape.train_flops(run.tokens, t.hyperparameters.sequence),
             "flops_6nd": t.shape.flops_6nd(run.tokens),
+            "flops_budget": run.flops_budget,
+            "schedule": t.hyperparameters.schedule,
             "learning_rate": t.hyperparameters.learning_rate,
             "batch_tokens": t.hyperparameters.batch_tokens,
             "mesh": str(assembly.study.mesh),
-            "microbatches": placement.microbatches,
-            "remat": placement.remat,
-            "bytes_per_device": placement.bytes.total,
+            "microbatches": placed[t.id].microbatches,
+            "remat": placed[t.id].remat,
+            "bytes_per_device": placed[t.id].bytes.total,
         }
         for t in assembly.plan
-        for placement in [placed[t.id]]
         for run in t.runs
     ]
     return {
         "study": assembly.study.name,
         "totals": totals(assembly),
+        "disk": {"kept_bytes": disk.kept, "most_bytes": disk.most},
         "eval_sets": [{"name": n, "tokens": tokens, "headline": h} for n, tokens, h in eval_sets(assembly)],
         "seconds": None if estimate is None else estimate.seconds,
         "workers": None if estimate is None else estimate.workers,

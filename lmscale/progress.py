@@ -1,34 +1,22 @@
-"""What a sweep shows while it runs: bars on a terminal, plain lines elsewhere."""
+"""What a sweep shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from lmscale.pacing import duration
+from lmscale.plan import Run, Trajectory
+from lmscale.standing import Status, UnderWay
+from lmscale.status_table import head, tally, under_way_table
 
 LINE_SECONDS = 15.0  # between plain lines
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a worker does, and how far the sweep is."""
-
-    worker: int
-    label: str
-    flops: float  # of the whole sweep so far
-    loss_nats: float
-    tokens_per_second: float
-    share_of_peak: float
-
-    def __str__(self) -> str:
-        speed = f"{self.tokens_per_second:,.0f} tokens/s ({self.share_of_peak:.0%} of peak)"
-        return f"{self.label}  loss {self.loss_nats:.3f}  {speed}"
 
 
 class Display(Protocol):
@@ -42,28 +30,26 @@ class Display(Protocol):
         """A line that stays."""
         ...
 
-    def update(self, report: Report) -> None:
-        """What a worker does now."""
+    def update(self, *, worker: int, doing: UnderWay | None, flops: float, counts: Mapping[Status, int]) -> None:
+        """What a worker does (None: it has ended); `flops` are those of the whole sweep so far, `counts` its runs."""
         ...
 
 
 def make_display(total_flops: float, workers: int) -> Display:
-    """Bars if standard output is a terminal, else lines."""
-    return Bars(total_flops, workers) if sys.stdout.isatty() else Lines(total_flops)
+    """A table if standard output is a terminal, else lines."""
+    return LiveTable(total_flops, workers) if sys.stdout.isatty() else Lines(total_flops)
 
 
-class Bars:
-    """A live bar for the whole sweep with the time left, and under it a line for what each worker does."""
+class LiveTable:
+    """The whole sweep with the time left, its runs by status, and a row for what each worker does."""
 
-    def __init__(self, total_flops: float, workers: int):
-        self.console = Console()
-        self.whole = Progress(
-            TextColumn("sweep"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("left")
-        )
-        self.task = self.whole.add_task("", total=total_flops)
-        self.each = Progress(TextColumn("{task.description}"))
-        self.lines = [self.each.add_task(f"worker {worker}  starting") for worker in range(workers)]
-        self.live = Live(Group(self.whole, self.each), console=self.console, refresh_per_second=4)
+    def __init__(self, total_flops: float, workers: int, console: Console | None = None):
+        self.console = console or Console()
+        self.total, self.flops, self.left = total_flops, 0.0, None
+        self.pace = Pace(total_flops)
+        self.counts: Mapping[Status, int] = {}
+        self.workers: dict[int, UnderWay | None] = {worker: _starting(worker) for worker in range(workers)}
+        self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -75,9 +61,23 @@ class Bars:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
 
-    def update(self, report: Report) -> None:
-        self.whole.update(self.task, completed=report.flops)
-        self.each.update(self.lines[report.worker], description=f"worker {report.worker}  {report}")
+    def update(self, *, worker: int, doing: UnderWay | None, flops: float, counts: Mapping[Status, int]) -> None:
+        self.flops, self.counts, self.workers[worker] = flops, counts, doing
+        if doing is not None:
+            self.left = self.pace.left(worker, flops, time.monotonic())
+
+    def render(self) -> RenderableType:
+        return Group(
+            head(self.flops, self.total, self.left),
+            tally(self.counts),
+            under_way_table(doing for doing in self.workers.values() if doing is not None),
+        )
+
+
+def _starting(worker: int) -> UnderWay:
+    return UnderWay(
+        who=str(worker), shape="", tokens=0, phase=None, step=0, steps=0, loss_nats=None, tokens_per_second=None
+    )
 
 
 class Lines:
@@ -97,14 +97,16 @@ class Lines:
     def say(self, line: str) -> None:
         print(line, flush=True)
 
-    def update(self, report: Report) -> None:
+    def update(self, *, worker: int, doing: UnderWay | None, flops: float, counts: Mapping[Status, int]) -> None:
+        if doing is None:
+            return
         now = time.monotonic()
-        left = self.pace.left(report.worker, report.flops, now)
+        left = self.pace.left(worker, flops, now)
         if now - self.printed < LINE_SECONDS:
             return
         self.printed = now
-        words = "" if left is None else f"  about {left / 60:.1f} min left"
-        self.say(f"{report.flops / self.total:4.0%}  {report}{words}")
+        words = "" if left is None else f"  about {duration(left)} left"
+        self.say(f"{flops / self.total:4.0%}  {doing_words(doing)}{words}")
 
 
 class Pace:
@@ -126,10 +128,25 @@ class Pace:
         return None if flops <= before else (self.total - flops) * (now - began) / (flops - before)
 
 
+def run_words(trajectory: Trajectory, run: Run) -> str:
+    """A planned run for a person."""
+    return f"{trajectory.shape} to {run.tokens / 1e6:.2f} M tokens"
+
+
+def doing_words(doing: UnderWay) -> str:
+    """What a worker does, for a person."""
+    words = f"{doing.shape} to {doing.tokens / 1e6:.2f} M tokens, {doing.phase}, step {doing.step:,} of {doing.steps:,}"
+    if doing.loss_nats is not None:
+        words += f"  loss {doing.loss_nats:.3f}"
+    if doing.tokens_per_second is not None:
+        words += f"  {doing.tokens_per_second:,.0f} tokens/s"
+    return words if doing.share_of_peak is None else f"{words} ({doing.share_of_peak:.0%} of peak)"
+
+
 def done_line(row: dict) -> str:
     """A finished run for a person."""
     shape = f"{row['width']}x{row['depth']}x{row['heads']}"
     return (
-        f"done  {shape:>10}  {row['params']:>13,} params  {row['tokens']:>15,} tokens  "
-        f"loss {row['loss_nats']:.4f} +- {row['loss_stderr']:.4f} nats"
+        f"done  {shape:>9} {row['params']:>11,} params {row['tokens']:>13,} tokens  "
+        f"loss {row['loss_nats']:.4f} +- {row['loss_stderr']:.4f}"
     )

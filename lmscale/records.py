@@ -10,6 +10,7 @@ Tables are exports: `export` rebuilds them from these files at any time.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
+from lmscale.files import Lines, unsealed, write_atomic
 
 if TYPE_CHECKING:
     from lmscale.evaluate import NamedSet
@@ -41,39 +43,15 @@ SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr", "eval_set")
 SCORES = "scores"  # the folder of a run's scores, a file an evaluation set
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a whole file or none: temporary name, sync, rename, sync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: Mapping) -> None:
-    """Writes JSON atomically. Raises ValueError on NaN or infinity, which JSON does not have."""
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
-
-
 class Curve:
-    """A JSON-lines file to which a line is appended per dispatch; a torn last line is dropped on reading."""
+    """The points of a trunk or a cooldown, one a dispatch, in the order of their steps."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.lines = Lines(path)
         self.last_step: int | None = None
 
     def append(self, row: Mapping) -> bool:
-        """Adds a line, unless the curve already reaches its step (a trunk walked again for a run added later).
+        """Adds a point, unless the curve already reaches its step (a trunk walked again for a run added later).
 
         Returns whether it did.
         """
@@ -82,28 +60,24 @@ class Curve:
         if row["step"] <= self.last_step:
             return False
         self.last_step = row["step"]
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        self.lines.append(row)
         return True
 
     def read(self) -> list[dict]:
-        if not self.path.exists():
-            return []
-        rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # torn by a kill; what follows it was never acknowledged
-            rows.append(row)
-        return rows
+        """The sound points. Of two of one step, left by processes that took over from one another, the later."""
+        points = {row["step"]: row for row in self.lines.read()}
+        return [points[step] for step in sorted(points)]
 
-    def truncate(self, step: int) -> None:
-        """Drops the lines after `step`: training goes on from a checkpoint made there."""
+    def truncate(self, step: int) -> list[str]:
+        """Drops the points after `step`: training goes on from a checkpoint made there. Returns the damaged lines
+        that were found and set aside.
+        """
+        damaged = self.lines.damaged()
         rows = [row for row in self.read() if row["step"] <= step]
         self.last_step = max((row["step"] for row in rows), default=-1)
-        if self.path.exists():
-            write_atomic(self.path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        if self.lines.path.exists():
+            self.lines.write(rows)
+        return damaged
 
 
 class Workspace:
@@ -134,15 +108,16 @@ class Workspace:
         if not path.exists():
             return None
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = unsealed(json.loads(path.read_text(encoding="utf-8")))
             if record["row"]["run_id"] != run_id:
                 raise ValueError("its run_id is another run's")
             if missing := {"scores", "steps", "branch_step"} - set(record) | set(RUN_COLUMNS) - set(record["row"]):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             return record
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             aside = path.with_suffix(".corrupt")
-            os.replace(path, aside)
+            with contextlib.suppress(FileNotFoundError):  # another worker has met it as well
+                os.replace(path, aside)
             print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
             return None
 
@@ -151,12 +126,13 @@ class Workspace:
         rows = []
         for path in sorted((self.run(run_id) / SCORES).glob("*.json")):
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))["scores"]
+                found = unsealed(json.loads(path.read_text(encoding="utf-8")))["scores"]
                 if any(set(row) != set(SCORE_COLUMNS) or row["run_id"] != run_id for row in found):
                     raise ValueError("its rows are no scores of this run")
                 rows += found
-            except (ValueError, KeyError, TypeError) as error:
-                os.replace(path, path.with_suffix(".corrupt"))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path, path.with_suffix(".corrupt"))
                 print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, sweep again to score it")
         return rows
 

@@ -17,6 +17,11 @@ class Stack:
     members: tuple[Trajectory, ...]
     width: int  # at least the number of members; 1: the plain program
 
+    @property
+    def program(self) -> tuple:
+        """What its compiled step depends on."""
+        return self.members[0].program, self.width
+
 
 def default_replicas(trajectory: Trajectory, accelerator: bool) -> int:
     """How many models like this one fill an accelerator; a CPU is filled by one."""

@@ -5,14 +5,16 @@ Each has a file of its own beside the run's record, which stays as it was writte
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lmscale import distributed
 from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
 from lmscale.evaluate import NamedSet, evaluate, score_rows
+from lmscale.files import sealed, write_json
 from lmscale.plan import Run
-from lmscale.records import SCORES, unscored, write_json
+from lmscale.records import SCORES, unscored
 
 if TYPE_CHECKING:
     from lmscale.lanes import Training
@@ -24,10 +26,13 @@ def score(t: Training, run: Run, params: Any, sets: Iterable[NamedSet]) -> None:
     if distributed.leads():
         folder.mkdir(exist_ok=True)
     for each in sets:
+        began = time.monotonic()
         with t.telemetry.clock.waiting():
             result = evaluate(t.step.window_losses, params, each.windows, t.step.row_devices)
+        t.ledger.evaluation += time.monotonic() - began
         if distributed.leads():
-            write_json(folder / each.file_name, {"scores": score_rows(run.id, each.name, each.label, result)})
+            rows = score_rows(run.id, each.name, each.label, result)
+            write_json(folder / each.file_name, sealed({"scores": rows}))
         t.telemetry.evaluated(run, each.name, result)
 
 

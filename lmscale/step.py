@@ -100,6 +100,11 @@ class Step:
             lambda states, r: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, r, keepdims=False), states),
             out_shardings=self.state_shardings,
         )
+        self.all_finite = jax.jit(
+            lambda state: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)])),
+            in_shardings=(self.state_shardings,),
+            out_shardings=replicated,
+        )
         self.batch_sequences = h.batch_sequences
         self.rows_sharding = sharding(mesh, "batch", None)
         self.score = jax.jit(
@@ -116,6 +121,10 @@ class Step:
     def init(self, seed: int = 0) -> State:
         """The initial state of one model, made on the mesh. Depends on the seed alone, not on the mesh."""
         return self.make_state(jax.random.key(seed))
+
+    def is_finite(self, state: State) -> bool:
+        """Whether every number of a state is."""
+        return bool(self.all_finite(state))
 
     def _init(self, key: Array) -> State:
         params = self.model.init(key, jnp.zeros((1, self.sequence), jnp.int32))["params"]

@@ -131,6 +131,8 @@ def _words(value: Any) -> str:
     """A value as it is written on the command line."""
     if isinstance(value, tuple):
         return " ".join(_words(item) for item in value) or "none given"
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_words(item)}" for name, item in value.items()) or "none given"
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -16,9 +16,21 @@ from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import programs
 from lmscale.evaluate import Evaluation, evaluate, score_rows
-from lmscale.lanes import Lane, Progress, Start, Training, begin, branch_off, resume_cooldown, resume_trunk
+from lmscale.files import as_json, create, sealed
+from lmscale.lanes import (
+    Lane,
+    Progress,
+    Start,
+    Training,
+    begin,
+    branch_off,
+    has_branched,
+    keep,
+    resume_cooldown,
+    resume_trunk,
+)
+from lmscale.leases import LeaseLost
 from lmscale.plan import Run
-from lmscale.records import write_json
 from lmscale.scores import score
 from lmscale.step import Metrics, Together
 from lmscale.telemetry import Call
@@ -40,12 +52,24 @@ def train(*replicas: Training) -> None:
         t.telemetry.clock, t.telemetry.profiler = replicas[0].telemetry.clock, replicas[0].telemetry.profiler
     for runs in zip(*(sorted(t.trajectory.runs, key=lambda run: run.branch_step) for t in replicas), strict=True):
         left = unrecorded(replicas[0], runs)
-        pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if run in left]
-        cooling = [lane for t, run in pending if (lane := resume_cooldown(t, run)) is not None]
-        resumed = [lane.run for lane in cooling]
-        trunk = [resume_trunk(t, run) for t, run in pending if run not in resumed]
+        cooling, ahead = [], []
+        for t, run in zip(replicas, runs, strict=True):
+            if run not in left:
+                continue
+            if not has_branched(t, run):
+                ahead.append((t, run))
+            elif t.takes(run):
+                lane = resume_cooldown(t, run)
+                if lane is not None:
+                    cooling.append(lane)
+                elif not t.helps:  # what was there is damaged
+                    ahead.append((t, run))
+        trunk = [resume_trunk(t, run) for t, run in ahead]
         advance(trunk, runs[0].branch_step)
-        cooling += [branch_off(lane) for lane in trunk if not lane.lost]
+        for lane in trunk:
+            if not lane.lost:
+                keep(lane)
+        cooling += [branch_off(lane) for lane in trunk if not lane.lost and lane.training.takes(lane.run)]
         advance(cooling, runs[0].steps)
         for lane in cooling:
             if not lane.lost:
@@ -65,7 +89,12 @@ def advance(lanes: Sequence[Lane], stop: int) -> None:
     while behind := [lane for lane in lanes if not lane.lost and lane.step < stop]:
         start = min(lane.step for lane in behind)
         ahead = [lane.step for lane in behind if lane.step > start]
-        march([lane for lane in behind if lane.step == start], min([stop, *ahead]))
+        ledger = lanes[0].training.ledger
+        began, compiled = time.monotonic(), ledger.compile
+        try:
+            march([lane for lane in behind if lane.step == start], min([stop, *ahead]))
+        finally:
+            ledger.steps += time.monotonic() - began - (ledger.compile - compiled)
 
 
 def march(lanes: Sequence[Lane], stop: int) -> None:
@@ -78,8 +107,9 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
     together = Together(t.step, [lane.state for lane in lanes if lane.state is not None])
     for lane in lanes:
         lane.state, lane.training.replicas = None, len(lanes)
-    saved_at, ended = time.monotonic(), 0.0
+    ended = 0.0
     waiting: Dispatched | None = None
+    t.saves.postpone()
     while step < stop and not all(lane.lost for lane in lanes):
         end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
         if waiting is not None and t.telemetry.profiler.covers(step, end):
@@ -89,16 +119,18 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
         if waiting is not None:
             ended = account(lanes, waiting, ended)
         waiting, step = call, end
-        stopping, due = distributed.agree(t.stop(), time.monotonic() - saved_at > t.checkpoint_seconds)
+        stopping, due = distributed.agree(t.stop(), t.saves.due)
         if step < stop and (stopping or due):
             ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
-            save(lanes, together, step)
-            saved_at = time.monotonic()
+            with t.saves.timed():
+                save(lanes, together, step)
+            t.ledger.steps -= t.saves.took
         if stopping and step < stop:
             raise Interrupted
     if waiting is not None:
         account(lanes, waiting, ended)
+    lose_broken(lanes, together, step)
     for r, lane in enumerate(lanes):
         lane.step, lane.state = stop, None if lane.lost else together.model(r)
 
@@ -120,6 +152,8 @@ def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -
     call = partial(lanes[0].training.telemetry.call, start, stop)
     began = time.monotonic()  # before the call: one that is traced is awaited in it
     metrics = together.advance(windows, rates, stop - start, call)
+    if programs().since(before).asked:
+        lanes[0].training.ledger.compile += time.monotonic() - began
     if new := [lane.training for lane in lanes if lane.training.start is None]:
         start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
         for t in new:
@@ -156,6 +190,7 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
     t.step_seconds.append(step_seconds)
     loss_nats, grad_norm = float(loss_nats), float(grad_norm)
     row = {"step": call.step, "tokens": tokens, "train_loss_nats": loss_nats, "grad_norm": grad_norm}
+    t.fence()
     new = distributed.leads() and lane.curve.append(row)
     speed = t.telemetry.account(
         Call(
@@ -170,11 +205,21 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
         ),
         new=new,
     )
+    if t.grip is not None:
+        t.grip.tell(
+            run=lane.run.id,
+            phase=lane.phase,
+            step=call.step,
+            steps=lane.run.steps,
+            loss_nats=loss_nats,
+            tokens_per_second=speed.tokens_per_second,
+        )
     t.report(
         Progress(
             run=lane.run,
             phase=lane.phase,
             steps=call.count,
+            step=call.step,
             train_loss_nats=loss_nats,
             tokens_per_second=speed.tokens_per_second,
             share_of_peak=speed.share_of_peak,
@@ -182,8 +227,16 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
     )
 
 
+def lose_broken(lanes: Sequence[Lane], together: Together, step: int) -> None:
+    """Loses the lanes whose parameters or optimiser state are not finite, though their losses still were."""
+    for r, lane in enumerate(lanes):
+        if not lane.lost and not lane.training.step.is_finite(together.model(r)):
+            lose(lane, f"parameters or optimiser state not finite after step {step}")
+
+
 def save(lanes: Sequence[Lane], together: Together, step: int) -> None:
     """A checkpoint of every lane, as if each were trained alone; only then are those before removed."""
+    lose_broken(lanes, together, step)
     alive = [(r, lane) for r, lane in enumerate(lanes) if not lane.lost]
     for r, lane in alive:
         lane.checkpoints.save(step, together.model(r), keep=False)
@@ -197,17 +250,18 @@ def finish(lane: Lane) -> None:
     folder = t.workspace.run(run.id)
     assert lane.state is not None
     params, lane.state = lane.state.params, None
+    began = time.monotonic()
     with t.telemetry.clock.waiting():
         result = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
+    t.ledger.evaluation += time.monotonic() - began
     if not math.isfinite(result.loss_nats):
         lose(lane, f"held-out loss {result.loss_nats} after step {run.steps}")
         return
-    final = Checkpoints(folder / "final", t.say)
+    final = Checkpoints(folder / "final", t.say, t.fence)
     final.remove()
     final.save(run.steps, {"params": params}, keep=True)
     made = record(t, run, result)
-    if distributed.leads():
-        write_json(folder / "record.json", made)
+    commit(t, run, made)
     lane.checkpoints.remove()
     t.telemetry.evaluated(run, t.trajectory.text.headline, result)
     score(t, run, params, t.extra_sets)
@@ -218,14 +272,23 @@ def finish(lane: Lane) -> None:
 def lose(lane: Lane, why: str) -> None:
     """Records a run that diverged, and those beyond it if it is the trunk that did. Nothing of it has been saved."""
     t = lane.training
-    beyond = [run for run in t.trajectory.runs if run.branch_step >= lane.run.branch_step]
+    planned = (*t.trajectory.runs, *t.trajectory.beyond)
+    beyond = [run for run in planned if run.branch_step >= lane.run.branch_step]
     lost = unrecorded(t, [lane.run] if lane.phase == "cooldown" else beyond)
-    for run in lost if distributed.leads() else []:
-        folder = t.workspace.run(run.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "record.json", record(t, run, None))
+    for run in lost:
+        commit(t, run, record(t, run, None))
     lane.lost = True
     t.diverged(why, lost)
+
+
+def commit(t: Training, run: Run, made: dict) -> None:
+    """Writes the record of a run, once and for all. Raises LeaseLost if another process has."""
+    if distributed.leads():
+        t.fence()
+        folder = t.workspace.run(run.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not create(folder / "record.json", as_json(sealed(made))):
+            raise LeaseLost(f"{run.id} was recorded by another process")
 
 
 def record(t: Training, run: Run, result: Evaluation | None) -> dict:
@@ -250,7 +313,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "trained_bytes": round(run.tokens * text.bytes_per_token),
         "flops": shape.train_flops(run.tokens, h.sequence),
         "flops_6nd": shape.flops_6nd(run.tokens),
-        "flops_budget": None,
+        "flops_budget": run.flops_budget,
         "loss_nats": result.loss_nats if result else None,
         "loss_stderr": result.loss_stderr if result else None,
         "bits_per_byte": result.bits_per_byte if result else None,
@@ -274,6 +337,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "row": row,
         "scores": score_rows(run.id, text.headline, text.eval_set, result) if result else [],
         "telemetry": t.telemetry.record(t.step_seconds),
+        "meshes": list(t.meshes),
         "steps": run.steps,
         "branch_step": run.branch_step,
         "identity": trajectory.identity,

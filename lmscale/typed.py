@@ -49,6 +49,11 @@ def fit(kind: Any, value: Any) -> Any:
         if not isinstance(value, tuple | list):
             raise ValueError
         return tuple(fit(get_args(kind)[0], item) for item in value)
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ValueError
+        each, other = get_args(kind)
+        return {fit(each, name): fit(other, item) for name, item in value.items()}
     if get_origin(kind) is typing.Literal:
         good = value in get_args(kind)
     elif kind is bool:
@@ -75,6 +80,11 @@ def parse(kind: Any, texts: list[str]) -> Any:
         # file names may hold commas
         words = texts if item is str else [word for text in texts for word in text.split(",")]
         return tuple(parse(item, [word]) for word in words)
+    if get_origin(kind) is dict:
+        pairs = [text.partition("=") for text in texts if texts != ["none"]]
+        if not all(name and equals for name, equals, _ in pairs):
+            raise ValueError
+        return {name: value for name, _, value in pairs}
     if len(texts) != 1:
         raise ValueError
     text = texts[0]
@@ -93,6 +103,8 @@ def describe(kind: Any) -> str:
         return f"{describe(_inner(kind))} or none"
     if get_origin(kind) is tuple:
         return f"{describe(get_args(kind)[0])}, one or more"
+    if get_origin(kind) is dict:
+        return "NAME=VALUE, one or more"
     if get_origin(kind) is typing.Literal:
         return " or ".join(get_args(kind))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

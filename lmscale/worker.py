@@ -1,59 +1,73 @@
-"""Works on a study in this process: takes what nobody else has, a trajectory or a stack of them, the largest first.
+"""Works on a study in this process: takes what nobody else has, a piece of a trajectory or of a stack at a time.
 
-This is `lmscale run`. A sweep starts several; any number may work on one results folder, for each trajectory is locked
-by the process that trains it.
+This is `lmscale run`. A sweep starts several; any number, on any hosts, may work on one results folder, for each
+trajectory is leased by the process that trains it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
-from lmscale import STARTED, distributed
+from analysis.errors import InputError
+from lmscale import STARTED, attempts, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import use_cache
 from lmscale.config import Remat, Study
-from lmscale.evaluate import NamedSet
+from lmscale.desk import Desk
+from lmscale.full_disk import DiskFailure, is_full_disk
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
+from lmscale.leases import LeaseLost
 from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
+from lmscale.order import order_of, piece
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
+from lmscale.pacing import Ledger, Sparing
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
-from lmscale.records import Workspace, unscored
+from lmscale.records import Workspace
 from lmscale.replicas import Stack, make_stacks
 from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Interrupted, train
 
+SAVE_SHARE, SAVE_LEAST_SECONDS, SAVE_MOST_SECONDS = 0.01, 2.0, 60.0
+WAIT_SECONDS = 0.5  # between looks at leases whose holders may be dead
 
-def work(assembly: Assembly, out: Path, *, events: bool, workers: int = 1, profile: range | None = None) -> bool:
+
+class GivenUp(Exception):
+    """Trajectories whose attempts got no further; the message is the line for a person."""
+
+
+def work(
+    assembly: Assembly,
+    out: Path,
+    *,
+    events: bool,
+    workers: int = 1,
+    profile: range | None = None,
+    sweep: str | None = None,
+    sweep_workers: int | None = None,
+) -> bool:
     """Trains what is left of the plan; True if it was asked to stop.
 
     `events` prints a JSON line for each call of the compiled program, else a plain line for each finished run.
     `workers` processes share this machine; of every trajectory, the calls that hold a step of `profile` are traced.
-    Raises InputError for an impossible mesh or a step that cannot fit; once all others are trained, OutOfMemory if the
-    steps of some did not.
+    `sweep` names the sweep whose attempts are counted together, `sweep_workers` how many workers it has. Raises
+    InputError for an impossible mesh or a step that cannot fit, and DiskFailure; once all others are trained,
+    OutOfMemory if the steps of some did not, or GivenUp.
     """
-    with ExitStack() as left_alone:  # the locks of those that did not fit, so that no other worker tries them as well
-        return _work(assembly, out, events, workers, profile, left_alone)
-
-
-def _work(
-    assembly: Assembly, out: Path, events: bool, workers: int, profile: range | None, left_alone: ExitStack
-) -> bool:
     study = assembly.study
     workspace = Workspace(out, study.name)
     distributed.decide(workspace.create)
@@ -65,54 +79,47 @@ def _work(
     memory = study_memory(
         study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh), hosts=distributed.hosts()
     )
-    failed: OutOfMemory | None = None
-    been: set[str] = set()
-    steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
-    make = partial(_training, assembly, workspace, stop, tell, profile)
-    began = STARTED
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
-    for stack, leavings in [*((stack, False) for stack in stacks), *((stack, True) for stack in stacks)]:
-        if distributed.agree(stop.requested, due=False)[0]:
-            return True
-        with ExitStack() as locks:
-            mine = distributed.decide(partial(_take, stack, workspace, locks, leavings, assembly.extra_sets))
-            pending = [t for t in stack.members if t.id in mine and t.id not in been]
-            if not pending:
-                continue
-            placement = _placement(pending[0], study, memory, stack.width)
-            key = (pending[0].program, stack.width)
-            if key not in steps:
-                steps[key] = Step(
-                    pending[0],
-                    mesh,
-                    microbatches=placement.microbatches,
-                    steps_per_dispatch=study.steps_per_dispatch,
-                    remat=placement.remat,
-                    replicas=stack.width,
-                )
-            trainings = [make(t, steps[key], len(pending), began) for t in pending]
-            try:
-                been |= {t.id for t in pending}  # what of them cannot be scored now cannot be scored in a moment
-                train(*trainings)
-                if scored := sum(score_finished(t) for t in trainings):
-                    tell({"event": "scored", "runs": scored})
-            except Interrupted:
-                return True
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                failed = explain(error, pending[0], study, placement, memory, stack.width)
-                if jax.process_count() > 1:  # the others wait in collectives
-                    raise failed from error
-                tell({"event": "say", "line": str(failed)})
-                left_alone.push(locks.pop_all())
-            finally:
-                for t in trainings:
-                    t.telemetry.close()
-            began = time.monotonic()
-    if failed is not None:
-        raise failed
-    return False
+    # as process 0 finds it: hosts may round otherwise
+    order = distributed.decide(lambda: order_of(stacks, study.target_flops, sweep_workers or workers))
+    stacks = [piece(stacks[s], k) for s, k in order]
+    placements: dict[tuple, Placement] = {}
+    for stack in stacks:  # all, before anything is leased: one that cannot fit is refused at once
+        if stack.program not in placements:
+            placements[stack.program] = _placement(stack.members[0], study, memory, stack.width)
+    desk = Desk(workspace, stacks, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
+    worker = Worker(
+        assembly=assembly,
+        workspace=workspace,
+        mesh=mesh,
+        memory=memory,
+        placements=placements,
+        desk=desk,
+        stop=stop,
+        tell=tell,
+        profile=profile,
+    )
+    try:
+        stopped = worker.work_off(stacks)
+    finally:
+        desk.stop_waiting()
+        tell({"event": "ledger", "seconds": worker.ledger.total})
+    if not stopped and worker.failed is not None:
+        raise worker.failed
+    if not stopped and desk.given_up:
+        raise GivenUp(f"{len(desk.given_up)} trajectories were given up; the next sweep tries them again")
+    return stopped
+
+
+def saves(study: Study) -> Sparing:
+    """How often checkpoints are saved: as a study says, or so often that it takes a hundredth of the time. (What loses
+    least is the square root of twice a save's time and the time between failures, Young 1974: with saves of 30 ms and a
+    failure every two minutes 2.7 s; a hundredth gives 3.)
+    """
+    fixed = study.checkpoint_seconds
+    if fixed is not None:
+        return Sparing(least_seconds=fixed, most_seconds=fixed)
+    return Sparing(SAVE_SHARE, least_seconds=SAVE_LEAST_SECONDS, most_seconds=SAVE_MOST_SECONDS)
 
 
 def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int) -> Placement:
@@ -126,42 +133,133 @@ def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, repl
     return place(trajectory, replace(study, microbatches=microbatches, remat=remat), memory, replicas)
 
 
-def _training(
-    assembly: Assembly,
-    workspace: Workspace,
-    stop: Stop,
-    tell: Callable[[dict], None],
-    profile: range | None,
-    trajectory: Trajectory,
-    step: Step,
-    together: int,
-    began: float,
-) -> Training:
-    """A trajectory with all that the loop wants; `together` are trained in one step."""
+@dataclass(kw_only=True)
+class Worker:
+    """This process at work on a study."""
 
-    def diverged(why: str, lost: list[Run]) -> None:
-        line = f"{trajectory.id}: diverged, {why}; {len(lost)} runs are left out of fits"
-        tell({"event": "diverged", "runs": len(lost), "line": line})
+    assembly: Assembly
+    workspace: Workspace
+    mesh: Mesh
+    memory: Memory | None
+    placements: dict[tuple, Placement]  # by program
+    desk: Desk
+    stop: Stop
+    tell: Callable[[dict], None]
+    profile: range | None
+    steps: dict[tuple, Step] = field(default_factory=dict)  # compiled once for all trajectories of a program
+    failed: OutOfMemory | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    began: float = STARTED  # when the time to the next trajectory's first step begins to count
 
-    return Training(
-        trajectory=trajectory,
-        step=step,
-        loader=assembly.loader(trajectory),
-        held_out=assembly.held_out,
-        workspace=workspace,
-        mesh=str(assembly.study.mesh),
-        checkpoint_seconds=assembly.study.checkpoint_seconds,
-        began=began,
-        started=lambda start: tell(_start(trajectory, start)),
-        report=lambda p: tell(_progress(trajectory, p, together)),
-        done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
-        diverged=diverged,
-        stop=lambda: stop.requested,
-        say=lambda line: tell({"event": "say", "line": line}),
-        extra_sets=assembly.extra_sets,
-        logs=assembly.study.telemetry,
-        profile=profile,
-    )
+    def work_off(self, stacks: Sequence[Stack]) -> bool:
+        """Takes what there is until there is no more; True if it was asked to stop."""
+        while True:
+            try:
+                taken = distributed.decide(self.desk.take)
+            except OSError as error:
+                if is_full_disk(error):
+                    raise self.disk_failure(error) from error
+                raise
+            if distributed.agree(self.stop.requested, due=False)[0]:
+                self.desk.give_back("interrupted")
+                return True
+            if taken is None:
+                return False
+            index, ids, alone = taken
+            if not ids:
+                time.sleep(WAIT_SECONDS)
+                continue
+            members = [t for t in stacks[index].members if t.id in ids]
+            if alone is not None:  # a cooldown
+                members = [replace(t, runs=t.runs[-1:], beyond=()) for t in members]
+            if not self.train(stacks[index], members):
+                return True
+            self.began = time.monotonic()
+
+    def train(self, stack: Stack, members: list[Trajectory]) -> bool:
+        """Trains what was taken of a stack, and gives it back; False if it was asked to stop."""
+        try:
+            self._train(stack, members)
+        except Interrupted:
+            self.desk.give_back("interrupted")
+            return False
+        except LeaseLost as lost:  # whoever has it now goes on; nothing of ours was committed after that
+            self.desk.give_back("interrupted", str(lost))
+            if jax.process_count() > 1:  # the others, which look at no claims, are in the middle of a step
+                raise
+            self.tell({"event": "say", "line": str(lost)})
+        except BaseException as error:
+            line = " ".join(str(error).split())
+            if is_out_of_memory(error):
+                placement = self.placements[stack.program]
+                self.failed = explain(error, members[0], self.assembly.study, placement, self.memory, stack.width)
+                self.desk.give_back("failed", f"{attempts.MEMORY}: {self.failed}")
+                if jax.process_count() > 1:  # the others wait in collectives
+                    raise self.failed from error
+                self.tell({"event": "say", "line": str(self.failed)})
+                return True
+            if is_full_disk(error):
+                self.desk.give_back("failed", f"io: {line}")
+                raise self.disk_failure(error) from error
+            asked = isinstance(error, InputError | KeyboardInterrupt)
+            self.desk.give_back("interrupted" if asked else "failed", f"{type(error).__name__}: {line}")
+            raise
+        else:
+            self.desk.give_back("done")
+        return True
+
+    def disk_failure(self, error: BaseException) -> DiskFailure:
+        return DiskFailure(f"out: {str(self.workspace.root)!r} cannot be written ({' '.join(str(error).split())})")
+
+    def _train(self, stack: Stack, members: list[Trajectory]) -> None:
+        if stack.program not in self.steps:
+            placement = self.placements[stack.program]
+            self.steps[stack.program] = Step(
+                members[0],
+                self.mesh,
+                microbatches=placement.microbatches,
+                steps_per_dispatch=self.assembly.study.steps_per_dispatch,
+                remat=placement.remat,
+                replicas=stack.width,
+            )
+        trainings = [self._training(t, self.steps[stack.program], len(members)) for t in members]
+        try:
+            train(*trainings)
+            if scored := sum(score_finished(t) for t in trainings):
+                self.tell({"event": "scored", "runs": scored})
+        finally:
+            for t in trainings:
+                t.telemetry.close()
+
+    def _training(self, trajectory: Trajectory, step: Step, together: int) -> Training:
+        """A trajectory with all that the loop wants; `together` are trained in one step."""
+        study, tell = self.assembly.study, self.tell
+
+        def diverged(why: str, lost: list[Run]) -> None:
+            line = f"{trajectory.id}: diverged, {why}; {len(lost)} runs are left out of fits"
+            tell({"event": "diverged", "runs": [run.id for run in lost], "line": line})
+
+        return Training(
+            trajectory=trajectory,
+            step=step,
+            loader=self.assembly.loader(trajectory),
+            held_out=self.assembly.held_out,
+            workspace=self.workspace,
+            mesh=str(study.mesh),
+            saves=saves(study),
+            ledger=self.ledger,
+            began=self.began,
+            started=lambda start: tell(_start(trajectory, start)),
+            report=lambda p: tell(_progress(trajectory, p, together)),
+            done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
+            diverged=diverged,
+            stop=lambda: self.stop.requested,
+            say=lambda line: tell({"event": "say", "line": line}),
+            extra_sets=self.assembly.extra_sets,
+            logs=study.telemetry,
+            profile=self.profile,
+            grip=self.desk.grips.get(trajectory.id),
+        )
 
 
 def _start(trajectory: Trajectory, start: Start) -> dict:
@@ -179,7 +277,8 @@ def _progress(trajectory: Trajectory, p: Progress, together: int) -> dict:
     return {
         "event": "progress",
         "run": p.run.id,
-        "label": f"{shape} to {p.run.tokens / 1e6:.2f} M tokens, {p.phase}{of}",
+        "phase": f"{p.phase}{of}",
+        "step": p.step,
         "flops": shape.train_flops(p.steps * h.batch_tokens, h.sequence),
         "loss_nats": p.train_loss_nats,
         "tokens_per_second": p.tokens_per_second,
@@ -218,35 +317,3 @@ class Stop:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.requested = True
-
-
-def _take(
-    stack: Stack, workspace: Workspace, locks: ExitStack, leavings: bool, sets: tuple[NamedSet, ...]
-) -> list[str]:
-    """The ids of the members of a stack that nobody else has and that have runs to train, or to score. One whose first
-    member another process has is left to it at first, lest two that start together split it; later, `leavings` too.
-    """
-    mine: list[Trajectory] = []
-    for trajectory in stack.members:
-        if locks.enter_context(_lock(workspace.trajectory(trajectory.id))):
-            mine.append(trajectory)
-        elif not mine and not leavings:
-            break
-    return [t.id for t in mine if any(_is_left(workspace, run, sets) for run in t.runs)]
-
-
-def _is_left(workspace: Workspace, run: Run, sets: tuple[NamedSet, ...]) -> bool:
-    return workspace.record(run.id) is None or bool(unscored(workspace, run.id, sets))
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Whether this process owns the trajectory. The lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -1,12 +1,21 @@
-"""Eight CPU devices and a cache of programs for every test, set before anything imports jax; the published tables."""
+"""Eight CPU devices and a cache of programs for every test, set before anything imports jax; the published tables; what
+becomes of tests whose engine (Ray, Slurm) is not here.
+
+LMSCALE_ALLOW_SKIP names the engines, with commas between, whose tests may be skipped; those of others fail. Where it is
+unset, as it is outside .ci/run, all may be. What is skipped is said at the end.
+"""
 
 import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+ALLOW_SKIP = "LMSCALE_ALLOW_SKIP"
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # LLVM takes longer to optimise the tests' programs than they run; XLA's own passes are those of every day
@@ -25,3 +34,23 @@ def reference() -> Path:
     if not folder:
         pytest.skip("LMSCALE_REFERENCE_DATA is unset: no reference tables to compare with")
     return Path(folder) / "runs"
+
+
+@pytest.fixture(scope="session")
+def without_engine() -> Callable[[str, str], NoReturn]:
+    """without_engine(name, why): skips the tests that need an engine that cannot be had, or fails them."""
+
+    def without(name: str, why: str) -> NoReturn:
+        allowed = os.environ.get(ALLOW_SKIP)
+        if allowed is None or name in [word.strip() for word in allowed.split(",")]:
+            pytest.skip(f"engine {name}: {why}")
+        pytest.fail(f"engine {name}: {why}; {ALLOW_SKIP}={name} would let its tests be skipped", pytrace=False)
+
+    return without
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = [r.longrepr[2] for r in terminalreporter.stats.get("skipped", []) if isinstance(r.longrepr, tuple)]
+    engines = [reason.removeprefix("Skipped: ") for reason in reasons if reason.startswith("Skipped: engine ")]
+    for line in sorted(set(engines)):
+        terminalreporter.write_line(f"SKIPPED {engines.count(line)} tests, {line}", yellow=True)

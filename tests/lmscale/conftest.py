@@ -14,6 +14,7 @@ from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
 from lmscale.lanes import Training
 from lmscale.mesh import make_mesh
+from lmscale.pacing import Sparing
 from lmscale.records import Workspace
 from lmscale.step import Step
 
@@ -29,6 +30,7 @@ STUDY = Study(
         sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
     ),
     eval_tokens=2048,
+    allow_collinear=True,
 )
 """
 
@@ -121,7 +123,7 @@ def make_training(tmp_path, steps) -> Callable[..., Training]:
             held_out=assembly.held_out,
             workspace=workspace,
             mesh=str(study.mesh),
-            checkpoint_seconds=settings.get("checkpoint_seconds", 1e9),
+            saves=Sparing(least_seconds=(seconds := settings.get("checkpoint_seconds", 1e9)), most_seconds=seconds),
             report=settings.get("report", lambda progress: None),
             done=settings.get("done", lambda run, row: None),
             diverged=settings.get("diverged", lambda why, runs: None),

@@ -11,8 +11,9 @@ from analysis.errors import InputError
 from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import Corpus, EvalSet, Size, Study
+from lmscale.files import sealed, write_json
 from lmscale.plan_table import as_json, as_text
-from lmscale.records import SCORE_COLUMNS, unscored, write_json
+from lmscale.records import SCORE_COLUMNS, unscored
 from lmscale.scores import score_finished
 from lmscale.train import Training, record, train
 
@@ -135,7 +136,7 @@ def test_a_diverged_run_has_no_scores(with_books, make_training):
     t = make_training(with_books())
     (run,) = t.trajectory.runs
     t.workspace.run(run.id).mkdir()
-    write_json(t.workspace.run(run.id) / "record.json", record(t, run, None))
+    write_json(t.workspace.run(run.id) / "record.json", sealed(record(t, run, None)))
     assert unscored(t.workspace, run.id, t.extra_sets) == []
     t.workspace.export()
     assert (t.workspace.root / "scores.csv").read_text().splitlines() == [",".join(SCORE_COLUMNS)]
@@ -155,12 +156,12 @@ def test_unreadable_scores_are_set_aside(with_books, make_training, capsys):
 
 def test_the_plan_shows_the_sets(with_books):
     assembly = with_books()
-    text = as_text(assembly, None, None)
+    text = as_text(assembly, None, None, 1)
     assert f"evaluated on heldout: {assembly.held_out.tokens_scored:,} tokens (the headline" in text
     (books,) = assembly.extra_sets
     assert f"evaluated on books: {books.windows.tokens_scored:,} tokens\n" in text
     row = {"name": "books", "tokens": books.windows.tokens_scored, "headline": False}
-    assert as_json(assembly, None, None)["eval_sets"][1] == row
+    assert as_json(assembly, None, None, 1)["eval_sets"][1] == row
 
 
 def test_another_vocabulary_is_refused(make_assembly, make_shards):

@@ -196,6 +196,7 @@ STUDY = Study(
     steps_per_dispatch=1,
     microbatches=1,
     remat="none",
+    allow_collinear=True,
 )
 """
 LIMITED = """

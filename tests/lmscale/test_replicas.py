@@ -1,6 +1,5 @@
 """Models trained together: each as it is alone, in files of its own, whatever becomes of the others."""
 
-import fcntl
 import json
 
 import jax
@@ -10,8 +9,9 @@ import pytest
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import PowerRule, Size
 from lmscale.lanes import Training, resume_trunk
+from lmscale.leases import Leases
 from lmscale.plan import INPUTS
-from lmscale.records import Curve
+from lmscale.records import Curve, Workspace
 from lmscale.replicas import make_stacks
 from lmscale.step import Together
 from lmscale.train import Interrupted, train
@@ -220,11 +220,10 @@ def test_a_worker_takes_the_members_that_nobody_else_has(make_assembly, tmp_path
     monkeypatch.setattr("lmscale.worker.signal.signal", lambda number, handler: None)
     small = {"sizes": (Size(width=16, depth=1),), "tokens": (128 * 20,), "seeds": (0, 1)}
     assembly = make_assembly(rate_multipliers=(1.0, 0.5), replicas=4, **small)
-    folder = tmp_path / "test" / "trajectories" / assembly.plan[1].id
-    folder.mkdir(parents=True)
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert work(assembly, tmp_path, events=True) is False
+    lease = Leases(Workspace(tmp_path, "test").trajectory, "another").take(assembly.plan[1].id, "")
+    assert lease is not None
+    assert work(assembly, tmp_path, events=True) is False
+    lease.release()
     records = [tmp_path / "test" / "runs" / t.runs[0].id / "record.json" for t in assembly.plan]
     assert [path.exists() for path in records] == [True, False, True, True]
     assert {json.loads(path.read_text())["replicas"] for path in records if path.exists()} == {3}

@@ -205,10 +205,10 @@ def test_a_torn_line_ends_a_curve(tmp_path):
     curve = Curve(tmp_path / "curve.jsonl")
     curve.append({"step": 1})
     curve.append({"step": 2})
-    with open(curve.path, "a") as file:
+    with open(curve.lines.path, "a") as file:
         file.write('{"step": 3, "tra')
-    assert [row["step"] for row in Curve(curve.path).read()] == [1, 2]
-    fresh = Curve(curve.path)
+    assert [row["step"] for row in Curve(curve.lines.path).read()] == [1, 2]
+    fresh = Curve(curve.lines.path)
     fresh.truncate(1)
     fresh.append({"step": 2})
-    assert [json.loads(line)["step"] for line in curve.path.read_text().splitlines()] == [1, 2]
+    assert [json.loads(line)["step"] for line in curve.lines.path.read_text().splitlines()] == [1, 2]

@@ -1,0 +1,67 @@
+"""The cells of a grid: the token counts of every size of a study; and whether a law can be told from them.
+
+Imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.errors import InputError
+from analysis.identify import require_identifiable
+from analysis.laws import FLOPS_PER_PARAM_TOKEN, Chinchilla
+from lmscale.config import Study
+from lmscale.shapes import Shape
+
+if TYPE_CHECKING:
+    from lmscale.plan import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A size on one of the study's token counts."""
+
+    asked: float  # as the study says it: tokens, tokens per parameter, or FLOPs
+    tokens: float  # that makes of this size, before they are rounded to whole batches
+    flops_budget: float | None = None  # C, where the study gives budgets
+
+
+def cells(study: Study, shape: Shape) -> list[Cell]:
+    """The cells of one size that its study does not leave out, shortest first. N counts embeddings, C is 6 N D."""
+    found = []
+    for asked in sorted(study.counts):
+        match study.counted_by:
+            case "tokens":
+                cell = Cell(asked=asked, tokens=asked)
+            case "tokens_per_param":
+                cell = Cell(asked=asked, tokens=asked * shape.params)
+            case _:
+                cell = Cell(asked=asked, tokens=asked / (FLOPS_PER_PARAM_TOKEN * shape.params), flops_budget=asked)
+        low, high = study.tokens_per_param_range or (0.0, float("inf"))
+        dear = study.flops_max is not None and shape.flops_6nd(cell.tokens) > study.flops_max
+        if low <= cell.tokens / shape.params <= high and not dear:
+            found.append(cell)
+    return found
+
+
+def require_law(study: Study, plan: Sequence[Trajectory]) -> None:
+    """Raises InputError where no law could be told from some recipe's runs of a plan, unless the study allows that."""
+    if study.allow_collinear:
+        return
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for trajectory in plan:
+        groups.setdefault(trajectory.recipe, []).extend(
+            (trajectory.shape.params, run.tokens) for run in trajectory.runs
+        )
+    for pairs in groups.values():
+        params, tokens = np.array(pairs, np.float64).T
+        try:
+            require_identifiable(params, tokens, free=len(fields(Chinchilla)))
+        except InputError as error:
+            found, _, words = str(error).partition(": ")
+            field = {"tokens": study.counted_by}.get(found, "sizes")
+            raise InputError(f"{field}: {words} (or train it all the same: --allow-collinear true)") from None
