@@ -23,7 +23,7 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def create(path: Path, text: str) -> bool:
@@ -38,7 +38,7 @@ def create(path: Path, text: str) -> bool:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -56,7 +56,8 @@ def _written(path: Path, text: str) -> Path:
     return temporary
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was made in a folder, or renamed, is on the disk when this returns."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

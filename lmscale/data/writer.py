@@ -28,6 +28,7 @@ from lmscale.data.shards import (
     file_hash,
     stream_digest,
 )
+from lmscale.files import sync_folder
 
 SHARD_TOKENS = 1 << 24  # bounds memory: 32 MiB per split and feature as uint16
 
@@ -149,9 +150,9 @@ class ShardWriter:
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
-        _sync_folder(self.temporary)
+        sync_folder(self.temporary)
         os.rename(self.temporary, self.folder)
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder.parent)
         return self.folder
 
     def __enter__(self) -> Self:
@@ -161,11 +162,3 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.temporary, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from engines import GRID, same, share, train_here
 
 from analysis.errors import InputError
-from lmscale.cli import main
 from lmscale.config import ExecutorConfig
 from lmscale.executors import ray
 from lmscale.executors.base import make_executor
@@ -22,7 +22,6 @@ from lmscale.records import Workspace
 from lmscale.studies import load_study, override
 
 # two trajectories of two runs, a checkpoint a call: there is time to kill
-GRID = ["--seeds", "0,1", "--tokens", "8192,16384", "--steps-per-dispatch", "8", "--checkpoint-seconds", "1e-9"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,12 +31,6 @@ def _engine(without_engine):
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of the cluster by address
 
 
-def share(study: Path, out: Path) -> Path:
-    out.mkdir()
-    (out / "shards").symlink_to(study.parent / "out" / "shards")
-    return out
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
@@ -45,19 +38,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def local(study, tmp_path_factory) -> Workspace:
-    """The grid trained here, a worker a core."""
-    out = share(study, tmp_path_factory.mktemp("local") / "out")
-    assert main(["sweep", str(study), "--out", str(out), *GRID, "--workers", "2", "--executor.cpus", "1"]) == 0
-    return Workspace(out, "small")
-
-
-def same(found: Workspace, wanted: Workspace) -> None:
-    """Every record and every loss, to the bit."""
-    losses = [{r["row"]["run_id"]: r["row"]["loss_nats"].hex() for r in w.records()} for w in (found, wanted)]
-    assert losses[0] == losses[1]
-    assert len(losses[0]) == 4
-    found.export()
-    assert (found.root / "curves.csv").read_text() == (wanted.root / "curves.csv").read_text()
+    """The grid trained here."""
+    return train_here(study, tmp_path_factory.mktemp("local"))
 
 
 def test_a_cluster_for_the_sweep(study, tmp_path, local):

@@ -13,12 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from engines import GRID, same, share, train_here
 
-from lmscale.cli import main
 from lmscale.records import Workspace
 
 SCRIPT = Path(__file__).parents[1] / "engines" / "slurm.sh"
-GRID = ["--seeds", "0,1", "--tokens", "8192,16384", "--steps-per-dispatch", "8", "--checkpoint-seconds", "1e-9"]
 ON_SLURM = ["--executor.name", "slurm", "--executor.partition", "main"]
 
 
@@ -44,27 +43,10 @@ def _cluster(without_engine) -> Iterator[None]:
         shutil.rmtree(folder)
 
 
-def share(study: Path, out: Path) -> Path:
-    out.mkdir()
-    (out / "shards").symlink_to(study.parent / "out" / "shards")
-    return out
-
-
 @pytest.fixture(scope="module")
 def local(study, tmp_path_factory) -> Workspace:
-    """The grid trained here, a worker a core."""
-    out = share(study, tmp_path_factory.mktemp("local") / "out")
-    assert main(["sweep", str(study), "--out", str(out), *GRID, "--workers", "2", "--executor.cpus", "1"]) == 0
-    return Workspace(out, "small")
-
-
-def same(found: Workspace, wanted: Workspace) -> None:
-    """Every record and every loss, to the bit."""
-    losses = [{r["row"]["run_id"]: r["row"]["loss_nats"].hex() for r in w.records()} for w in (found, wanted)]
-    assert losses[0] == losses[1]
-    assert len(losses[0]) == 4
-    found.export()
-    assert (found.root / "curves.csv").read_text() == (wanted.root / "curves.csv").read_text()
+    """The grid trained here."""
+    return train_here(study, tmp_path_factory.mktemp("local"))
 
 
 def sweep(study: Path, out: Path, *arguments: str) -> subprocess.Popen:
