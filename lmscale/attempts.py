@@ -31,7 +31,8 @@ def position(workspace: Workspace, trajectory: Trajectory) -> str:
     """How far a trajectory is on the disk: runs recorded, and the newest checkpoints of trunk and cooldowns."""
     runs = (*trajectory.runs, *trajectory.beyond)
     folders = [workspace.trajectory(trajectory.id), *(workspace.run(run.id) for run in runs)]
-    steps = [max((p.name for p in folder.glob("checkpoints/[0-9]*[0-9]")), default="") for folder in folders]
+    found = [folder.glob("checkpoints/[0-9]*[0-9]/manifest.json") for folder in folders]  # of whole ones
+    steps = [max((path.parent.name for path in paths), default="") for paths in found]
     recorded = sum((folder / "record.json").exists() for folder in folders)
     return " ".join([str(recorded), *steps])
 
@@ -75,7 +76,9 @@ def append(
 ) -> None:
     row = {"attempt": claim.token, "owner": claim.owner, "status": status, "why": why, "step": step}
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    Lines(workspace.trajectory(trajectory.id) / ATTEMPTS).append({**row, "seconds": seconds, "finished": finished})
+    lines = Lines(workspace.trajectory(trajectory.id) / ATTEMPTS)
+    lines.append({**row, "seconds": seconds, "finished": finished})
+    lines.flush()
 
 
 def is_disk(error: BaseException) -> bool:

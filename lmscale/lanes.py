@@ -108,6 +108,11 @@ class Lane:
         t = self.training
         return np.stack([t.loader.windows(step, t.step.rows) for step in range(start, stop)])
 
+    def flush(self) -> None:
+        """To be called before a checkpoint or a record that the curve leads to is there."""
+        self.training.fence()
+        self.curve.flush()
+
     def rates(self, start: int, stop: int) -> np.ndarray:
         h = self.training.trajectory.hyperparameters
         length = self.run.steps if self.phase == "cooldown" or h.schedule != "wsd" else None
@@ -160,6 +165,7 @@ def branch_off(trunk: Lane) -> Lane:
     run, goes on from there (its buffers here are given to the cooldown).
     """
     t, run = trunk.training, trunk.run
+    trunk.flush()
     if trunk.step > 0 and trunk.step not in trunk.checkpoints.steps(kept=True):
         trunk.checkpoints.save(trunk.step, trunk.state, keep=True)
         trunk.checkpoints.prune(trunk.step)

@@ -13,14 +13,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
-from lmscale.files import Lines, unsealed, write_atomic
+from lmscale.files import Lines, set_aside, try_out, unsealed, write_atomic
 
 if TYPE_CHECKING:
     from lmscale.evaluate import NamedSet
@@ -62,6 +60,10 @@ class Curve:
         self.lines.append(row)
         return True
 
+    def flush(self) -> None:
+        """Sees to it that all points are there, as `Lines.flush`."""
+        self.lines.flush()
+
     def read(self) -> list[dict]:
         """The sound points. Of two of one step, left by processes that took over from one another, the later."""
         points = {row["step"]: row for row in self.lines.read()}
@@ -86,11 +88,11 @@ class Workspace:
         self.root = out / study
 
     def create(self) -> None:
-        """Raises InputError if the folder cannot be written."""
+        """Raises InputError if the folder cannot be written, or its store cannot make an object once."""
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
             (self.root / "trajectories").mkdir(exist_ok=True)
-            tempfile.TemporaryFile(dir=self.root).close()
+            try_out(self.root)
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"out: {str(self.root)!r} cannot be written ({reason}); pass --out DIR") from None
@@ -104,8 +106,6 @@ class Workspace:
     def record(self, run_id: str) -> dict | None:
         """The record of a finished run, or None. A record that cannot be read is set aside, and said."""
         path = self.run(run_id) / "record.json"
-        if not path.exists():
-            return None
         try:
             record = unsealed(json.loads(path.read_text(encoding="utf-8")))
             if record["row"]["run_id"] != run_id:
@@ -113,9 +113,10 @@ class Workspace:
             if missing := {"scores", "steps", "branch_step"} - set(record) | set(RUN_COLUMNS) - set(record["row"]):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             return record
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = path.with_suffix(".corrupt")
-            os.replace(path, aside)
+            aside = set_aside(path)
             print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
             return None
 
@@ -129,7 +130,7 @@ class Workspace:
                     raise ValueError("its rows are no scores of this run")
                 rows += found
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                os.replace(path, path.with_suffix(".corrupt"))
+                set_aside(path)
                 print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, sweep again to score it")
         return rows
 

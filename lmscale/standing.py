@@ -9,9 +9,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from typing import Any, Literal
 
 from analysis.errors import InputError
 from lmscale.attempts import ATTEMPTS
-from lmscale.files import Lines, write_atomic
+from lmscale.files import Lines, modified, names, now, write_atomic
 from lmscale.leases import LEASE, LEASE_SECONDS, Owner, read_lease
 from lmscale.plan import Trajectory, cost
 from lmscale.records import Workspace
@@ -144,12 +143,12 @@ def read_standing(workspace: Workspace) -> Standing:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"study: {str(path)!r} cannot be read ({error}); the next sweep writes it anew") from None
     finished = _finished(workspace.root / "runs", workspace.root / "runs.csv")
-    now, begun = _now(workspace.root), _names(workspace.root / "trajectories")
+    read, begun = now(workspace.root), names(workspace.root / "trajectories")
     left: dict[str, list[dict]] = {}
     for run in runs:
         if run["run_id"] not in finished:
             left.setdefault(run["trajectory"], []).append(run)
-    known = {name: _attempt(workspace.trajectory(name), now) for name in left if name in begun}
+    known = {name: _attempt(workspace.trajectory(name), read) for name in left if name in begun}
     standings, under_way, done, speed = [], [], 0.0, 0.0
     for name, unfinished in left.items():
         attempt = known.get(name, Attempt())
@@ -183,7 +182,7 @@ def read_standing(workspace: Workspace) -> Standing:
     return Standing(
         study=told["study"],
         started=told["started"],
-        read=_iso(now),
+        read=_iso(read),
         until=told["until"],
         runs=tuple(standings),
         trajectories=trajectories,
@@ -223,7 +222,7 @@ def _lease(folder: Path) -> tuple[dict | None, float]:
     """The last beat of whoever has a trajectory, and when it was written."""
     lease = read_lease(folder)
     try:
-        return lease, (folder / LEASE).stat().st_mtime
+        return lease, modified(folder / LEASE)
     except OSError:
         return None, 0.0
 
@@ -260,10 +259,10 @@ def _finished(folder: Path, table: Path) -> dict[str, tuple[Status, float | None
     """
     exported, rows = _exported(table)
     found: dict[str, tuple[Status, float | None, str]] = {}
-    for name in _names(folder):
+    for name in names(folder):
         path = folder / name / "record.json"
         try:
-            row = rows.get(name) if path.stat().st_mtime_ns < exported else None
+            row = rows.get(name) if modified(path) < exported else None
             row = row or json.loads(path.read_text(encoding="utf-8"))["row"]
             loss = float(row["loss_nats"]) if row["loss_nats"] not in (None, "") else None
             diverged = row["status"] == "diverged"
@@ -277,33 +276,16 @@ def _finished(folder: Path, table: Path) -> dict[str, tuple[Status, float | None
     return found
 
 
-def _exported(table: Path) -> tuple[int, dict[str, dict[str, str]]]:
+def _exported(table: Path) -> tuple[float, dict[str, dict[str, str]]]:
     """When runs.csv was written, and its rows by run."""
     try:
-        with open(table, encoding="utf-8", newline="") as file:
-            written, lines = os.fstat(file.fileno()).st_mtime_ns, csv.reader(file)
-            columns = next(lines)
-            at = {name: columns.index(name) for name in ("run_id", "status", "loss_nats")}
-            return written, {row[at["run_id"]]: {name: row[i] for name, i in at.items()} for row in lines}
+        written = modified(table)  # asked first: of what is written meanwhile there are rows too many, never too few
+        lines = csv.reader(io.StringIO(table.read_text(encoding="utf-8"), newline=""))
+        columns = next(lines)
+        at = {name: columns.index(name) for name in ("run_id", "status", "loss_nats")}
+        return written, {row[at["run_id"]]: {name: row[i] for name, i in at.items()} for row in lines}
     except (OSError, ValueError, StopIteration, IndexError):
-        return 0, {}
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except OSError:
-        return set()
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock that stamps the files of a folder: not this host's, where others share it."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return time.time()
+        return 0.0, {}
 
 
 def _iso(seconds: float) -> str:
