@@ -12,11 +12,12 @@ import contextlib
 import errno
 import re
 import time
+from pathlib import Path
 from typing import Literal
 
 from lmscale.files import Lines
 from lmscale.leases import Claim, Lease, claims
-from lmscale.plan import Trajectory
+from lmscale.plan import Run, Trajectory
 from lmscale.records import Workspace
 
 ATTEMPTS_MAX = 3  # of one sweep, that begin at one position
@@ -31,10 +32,25 @@ def position(workspace: Workspace, trajectory: Trajectory) -> str:
     """How far a trajectory is on the disk: runs recorded, and the newest checkpoints of trunk and cooldowns."""
     runs = (*trajectory.runs, *trajectory.beyond)
     folders = [workspace.trajectory(trajectory.id), *(workspace.run(run.id) for run in runs)]
-    found = [folder.glob("checkpoints/[0-9]*[0-9]/manifest.json") for folder in folders]  # of whole ones
-    steps = [max((path.parent.name for path in paths), default="") for paths in found]
     recorded = sum((folder / "record.json").exists() for folder in folders)
-    return " ".join([str(recorded), *steps])
+    return " ".join([str(recorded), *map(_newest, folders)])
+
+
+def cooldown_position(workspace: Workspace, run: Run) -> str:
+    """How far a cooldown is on the disk."""
+    return _newest(workspace.run(run.id))
+
+
+def _newest(folder: Path) -> str:
+    """The newest whole checkpoint of a trunk or a run, by its name."""
+    return max((path.parent.name for path in folder.glob("checkpoints/[0-9]*[0-9]/manifest.json")), default="")
+
+
+def is_stuck(workspace: Workspace, run: Run, sweep: str) -> bool:
+    """Whether the last attempts of this sweep at a cooldown got no further; then it is left to who has the trunk."""
+    last = [c for c in claims(workspace.run(run.id)) if c.sweep == sweep][-ATTEMPTS_MAX:]
+    now = cooldown_position(workspace, run)
+    return len(last) == ATTEMPTS_MAX and all(claim.position == now for claim in last)
 
 
 def given_up(workspace: Workspace, trajectory: Trajectory, sweep: str) -> str | None:

@@ -1,15 +1,63 @@
-"""What a worker takes next, and on which lease. No framework."""
+"""What a worker takes next, and on which lease. No framework.
+
+    waiting/<nonce>.json    a worker that finds nothing free, though others have trajectories with several runs to go
+
+Trunk and cooldowns are trained by one worker, unless another waits: then the trunk goes on from a branch point, and the
+cooldown is left to who waits. Whoever trains a cooldown has the lease of its run.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from lmscale import attempts
 from lmscale.evaluate import NamedSet
-from lmscale.leases import Lease, Leases
-from lmscale.plan import Trajectory
+from lmscale.files import write_json
+from lmscale.leases import Lease, Leases, Owner
+from lmscale.plan import Run, Trajectory
 from lmscale.records import Workspace, unscored
 from lmscale.replicas import Stack
+from lmscale.shelves import MANIFEST
+
+WAITING = "waiting"
+
+
+@dataclass(kw_only=True)
+class Grip:
+    """What a worker holds of one trajectory: its lease, or that of a cooldown which another's trunk has left it."""
+
+    desk: Desk
+    trajectory: Trajectory
+    helps: bool  # the trunk is another's
+    leases: list[Lease]
+
+    def check(self) -> None:
+        """To be called before anything is committed. Raises LeaseLost."""
+        for lease in self.leases:
+            lease.check()
+
+    def tell(self, **doing: Any) -> None:
+        """What it does now, for the next beat (leases.DOING)."""
+        for lease in self.leases:
+            lease.now |= doing
+
+    def takes(self, run: Run) -> bool:
+        """Whether the cooldown of a run, which can begin, is this worker's: not if another has it, or waits for it."""
+        lease = self.desk.cooldown(self.trajectory, run)
+        if lease is not None and lease not in self.leases:
+            self.leases.append(lease)
+        return lease is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What others have: trajectories, and runs of which they train the cooldown."""
+
+    trajectories: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
 
 
 class Desk:
@@ -24,66 +72,131 @@ class Desk:
         tell: Callable[[dict], None],
     ):
         self.workspace, self.stacks, self.sweep, self.sets, self.tell = workspace, stacks, sweep, sets, tell
-        self.office = Leases(workspace.trajectory, sweep)
-        self.leases: dict[str, Lease] = {}  # by trajectory
-        self.members: dict[str, Trajectory] = {}
+        self.trajectories, self.cooldowns = Leases(workspace.trajectory, sweep), Leases(workspace.run, sweep)
+        self.grips: dict[str, Grip] = {}  # by trajectory
         self.given_up: set[str] = set()
         self.over: set[tuple[str, int]] = set()  # trajectories as far as a run, of which there is no more to do
+        self.offered: set[str] = set()  # runs whose cooldown was left to who waits; nothing is offered twice
+        self.left: set[str] = set()  # those that this process does not take yet
+        self.beacon = workspace.root / WAITING / f"{self.trajectories.owner.nonce}.json"
 
-    def take(self) -> tuple[int, list[str]] | None:
+    def take(self) -> tuple[int, list[str], str | None] | None:
         """Leases the first of the stacks that nobody else has and that has runs to train, or to score: its place among
-        them, and the ids of those of its members that are leased. No ids: ask again soon, for somebody who has one may
-        be dead. None if there is no more to do.
+        them, and the ids of those of its members that are leased; with a run, that cooldown alone. No ids: ask again
+        soon, for somebody who has one may be dead, or leave a cooldown. None if there is no more to do.
 
-        One whose first member another process has is left to it at first, lest two that start together split it.
+        A stack whose first member another process has is left to it at first, lest two that start together split it.
         """
         for leavings in (False, True):
-            held: set[str] = set()
-            for i, stack in enumerate(self.stacks):
+            held = Held()
+            for place, stack in enumerate(self.stacks):
                 if taken := self._take(stack, leavings, held):
-                    return i, taken
-        return None if held <= self.office.alive else (0, [])
+                    self.stop_waiting()
+                    return place, taken, None
+        if (helped := self._help(held)) is not None:
+            self.stop_waiting()
+            return helped
+        if any(len(self._untrained(stack.members)) > 1 for stack in self.stacks if self._all_held(stack, held)):
+            self._wait()
+            return 0, [], None
+        self.stop_waiting()
+        if held.trajectories <= self.trajectories.alive and held.runs <= self.cooldowns.alive:
+            return None
+        return 0, [], None
 
-    def _take(self, stack: Stack, leavings: bool, held: set[str]) -> list[str]:
+    def _take(self, stack: Stack, leavings: bool, held: Held) -> list[str]:
         for trajectory in stack.members:
             if not self._is_left(trajectory) or self._is_given_up(trajectory):
                 continue
-            lease = self.office.take(trajectory.id, attempts.position(self.workspace, trajectory))
-            if lease is not None:
-                self.leases[trajectory.id], self.members[trajectory.id] = lease, trajectory
-                if not self._is_left(trajectory):  # its last holder finished it just now
-                    self._let_go(trajectory.id, "done", "")
+            if leavings:
+                self.left -= {run.id for run in trajectory.runs}
+            if self._is_with_others(trajectory, held):
                 continue
-            held.add(trajectory.id)
-            if not self.leases and not leavings:
+            lease = self.trajectories.take(trajectory.id, attempts.position(self.workspace, trajectory))
+            if lease is not None:
+                self.grips[trajectory.id] = Grip(desk=self, trajectory=trajectory, helps=False, leases=[lease])
+                if not self._is_left(trajectory):  # its last holder finished it just now
+                    self._let_go(self.grips.pop(trajectory.id), "done", "")
+                continue
+            held.trajectories.add(trajectory.id)
+            if not self.grips and not leavings:
                 break
-        return list(self.leases)
+        return list(self.grips)
+
+    def _is_with_others(self, trajectory: Trajectory, held: Held) -> bool:
+        """Whether all that is to be trained of it are cooldowns that others have, or that were left to who waits."""
+        runs = self._untrained([trajectory])
+        others = {run.id for run in runs if self.cooldowns.is_held(run.id)}
+        held.runs.update(others)
+        return bool(runs) and all(run.id in others | self.left for run in runs)
+
+    def _help(self, held: Held) -> tuple[int, list[str], str] | None:
+        """The first cooldown that can begin, of a trunk that another worker has."""
+        for place, stack in enumerate(self.stacks):
+            for trajectory in stack.members:
+                run = trajectory.runs[-1]
+                if trajectory.id not in held.trajectories or run not in self._untrained([trajectory]):
+                    continue
+                branch = self.workspace.trajectory(trajectory.id) / "checkpoints" / f"{run.branch_step:09d}" / MANIFEST
+                if not branch.exists() or attempts.is_stuck(self.workspace, run, self.sweep):
+                    continue
+                lease = self.cooldowns.take(run.id, attempts.cooldown_position(self.workspace, run))
+                if lease is not None:
+                    self.grips[trajectory.id] = Grip(desk=self, trajectory=trajectory, helps=True, leases=[lease])
+                    return place, [trajectory.id], run.id
+        return None
+
+    def cooldown(self, trajectory: Trajectory, run: Run) -> Lease | None:
+        """The lease of a cooldown of ours; None where it is left to another."""
+        ours = next((lease for lease in self.grips[trajectory.id].leases if lease.name == run.id), None)
+        if ours is not None or run.id in self.left:
+            return ours
+        longer = [later for later in self._untrained([trajectory], beyond=True) if later.branch_step > run.branch_step]
+        if longer and run.id not in self.offered and self._someone_waits():
+            self.offered.add(run.id)
+            self.left.add(run.id)
+            return None
+        return self.cooldowns.take(run.id, attempts.cooldown_position(self.workspace, run))
 
     def give_back(self, status: attempts.Ending, why: str = "") -> None:
         """Notes how the attempts at all that this process holds ended, and lets them go."""
-        for trajectory in list(self.leases):
-            self._let_go(trajectory, status, why)
+        while self.grips:
+            self._let_go(self.grips.popitem()[1], status, why)
 
-    def _let_go(self, trajectory: str, status: attempts.Ending, why: str) -> None:
-        lease, member = self.leases.pop(trajectory), self.members.pop(trajectory)
-        records = [self.workspace.record(run.id) for run in member.runs]
-        if status == "done":  # what of it could not be scored cannot be scored in a moment either
-            self.over.add(_as_far_as(member))
-            if any(record is not None and record["row"]["status"] == "diverged" for record in records):
-                status = "diverged"
-        attempts.end(self.workspace, member, lease, status, why)
+    def _let_go(self, grip: Grip, status: attempts.Ending, why: str) -> None:
+        runs = grip.trajectory.runs
+        records = [self.workspace.record(run.id) for run in runs]
+        if status == "done" and all(record is not None for record in records):
+            # what of it could not be scored cannot be scored in a moment either
+            self.over.add((grip.trajectory.id, len(runs)))
+        if status == "done" and any(record is not None and record["row"]["status"] == "diverged" for record in records):
+            status = "diverged"
+        first, *rest = grip.leases
+        for lease in rest:
+            lease.release()
+        if grip.helps:
+            first.release()
+        else:
+            attempts.end(self.workspace, grip.trajectory, first, status, why)
         if status == "failed":
-            self.given_up.add(trajectory)  # by this process: another, or a later one, may have more luck
+            self.given_up.add(grip.trajectory.id)  # by this process: another, or a later one, may have more luck
+
+    def _untrained(self, members: Sequence[Trajectory], beyond: bool = False) -> list[Run]:
+        runs = [run for t in members for run in (*t.runs, *(t.beyond if beyond else ()))]
+        return [run for run in runs if self.workspace.record(run.id) is None]
+
+    def _all_held(self, stack: Stack, held: Held) -> bool:
+        return all(trajectory.id in held.trajectories for trajectory in stack.members)
 
     def _is_left(self, trajectory: Trajectory) -> bool:
-        if _as_far_as(trajectory) in self.over:
+        if (trajectory.id, len(trajectory.runs)) in self.over:
             return False
         left = any(
             self.workspace.record(run.id) is None or unscored(self.workspace, run.id, self.sets)
             for run in trajectory.runs
         )
         if not left:
-            self.over.add(_as_far_as(trajectory))
+            self.over.add((trajectory.id, len(trajectory.runs)))
         return left
 
     def _is_given_up(self, trajectory: Trajectory) -> bool:
@@ -96,6 +209,23 @@ class Desk:
             self.tell({"event": "given_up", "trajectory": trajectory.id, "line": line})
         return why is not None
 
+    def _wait(self) -> None:
+        if not self.beacon.exists():
+            self.beacon.parent.mkdir(exist_ok=True)
+            write_json(self.beacon, {"owner": str(self.trajectories.owner)})
 
-def _as_far_as(trajectory: Trajectory) -> tuple[str, int]:
-    return trajectory.id, len(trajectory.runs)
+    def stop_waiting(self) -> None:
+        self.beacon.unlink(missing_ok=True)
+
+    def _someone_waits(self) -> bool:
+        """Whether another worker would take a cooldown. (One that died on another host still counts: what is left to
+        it is taken up again at the end.)
+        """
+        for path in self.beacon.parent.glob("*.json"):
+            try:
+                owner = Owner.from_text(json.loads(path.read_text(encoding="utf-8"))["owner"])
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if path != self.beacon and not owner.is_gone:
+                return True
+        return False

@@ -1,7 +1,7 @@
 """Trajectories on their way: what one is trained with, where it stands, and how it comes back from disk.
 
-Where training goes on from, in this order: the run's own cooldown checkpoint; the newest trunk checkpoint not beyond
-the run's branch point; the initial state of the seed.
+Where training goes on from, in this order: the run's own cooldown checkpoint; the trunk at its branch point; the newest
+trunk checkpoint before that; the initial state of the seed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,13 +20,15 @@ from lmscale.compilation import Origin
 from lmscale.data.loader import EvaluationSet, Loader
 from lmscale.evaluate import NamedSet
 from lmscale.files import write_json
-from lmscale.leases import Lease
 from lmscale.optim import learning_rates
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Curve, Workspace
 from lmscale.step import State, Step
 from lmscale.telemetry import Telemetry
 from lmscale.typed import check
+
+if TYPE_CHECKING:
+    from lmscale.desk import Grip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,13 @@ class Training:
     started: Callable[[Start], None] = lambda start: None
     began: float = field(default_factory=time.monotonic)  # when the time to the first step begins to count
     start: Start | None = None
+    meshes: tuple[str, ...] = ()  # all that the trajectory was trained on, in their order; of a job, in process 0
     replicas: int = 0  # trained together in the last call
     step_seconds: list[float] = field(default_factory=list)  # of each call: wall time of a step, shared out to replicas
     extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
     logs: tuple[str, ...] = ()  # the study's `telemetry`
     profile: range | None = None  # steps to trace
-    lease: Lease | None = None  # where others may take the trajectory over
+    grip: Grip | None = None  # the leases, where others may take the trajectory or a cooldown
     telemetry: Telemetry = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +89,17 @@ class Training:
 
     def fence(self) -> None:
         """To be called before anything is committed. Raises LeaseLost."""
-        if self.lease is not None:
-            self.lease.check()
+        if self.grip is not None:
+            self.grip.check()
+
+    @property
+    def helps(self) -> bool:
+        """Whether the trunk is another worker's, and only a cooldown ours."""
+        return distributed.decide(lambda: self.grip is not None and self.grip.helps)
+
+    def takes(self, run: Run) -> bool:
+        """Whether the cooldown of a run, which can begin, is ours."""
+        return distributed.decide(lambda: self.grip is None or self.grip.takes(run))
 
 
 @dataclass(kw_only=True)
@@ -120,39 +132,53 @@ class Lane:
 
 
 def begin(t: Training) -> None:
-    """Notes what the trajectory is. Raises InputError where it was begun in another arithmetic: `auto` differs between
-    CPUs and accelerators, and one curve must not change from one to the other.
+    """Notes what the trajectory is, and the meshes it is trained on. Raises InputError where it was begun in another
+    arithmetic: `auto` differs between CPUs and accelerators, and one curve must not change from one to the other.
     """
     folder = t.workspace.trajectory(t.trajectory.id)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "trajectory.json"
     dtype = str(t.step.dtype)
-    begun = json.loads(path.read_text())["compute_dtype"] if path.exists() else dtype
+    before = json.loads(path.read_text()) if path.exists() else {}
+    begun, meshes = before.get("compute_dtype", dtype), before.get("meshes", [])
     check(
         begun == dtype,
         "recipe.compute_dtype",
         t.trajectory.hyperparameters.compute_dtype,
         f"is {dtype} here, but {t.trajectory.id} was begun in {begun}; go on where it was begun, or pass --out DIR",
     )
-    write_json(path, {"id": t.trajectory.id, "compute_dtype": dtype, **t.trajectory.identity})
+    t.meshes = tuple(dict.fromkeys([*meshes, t.mesh]))
+    noted = {"id": t.trajectory.id, "compute_dtype": dtype, "meshes": t.meshes, **t.trajectory.identity}
+    write_json(path, noted)
+
+
+def has_branched(t: Training, run: Run) -> bool:
+    """Whether the run's cooldown can begin, or go on, without the trunk: it is on disk at the branch point."""
+    if run.branch_step == 0 or Checkpoints(t.workspace.run(run.id) / "checkpoints").steps():
+        return True
+    return run.branch_step in _trunk(t).steps()
 
 
 def resume_cooldown(t: Training, run: Run) -> Lane | None:
-    """The run's cooldown as far as it is on disk, if it has been begun."""
-    own = Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say, t.fence)
+    """The run's cooldown as far as it is on disk, or from the trunk at its branch point; None if neither is whole."""
+    folder = t.workspace.run(run.id)
+    own, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "curve.jsonl")
     found = own.restore_latest(t.step.abstract_state, run.steps)
     if found is None:
+        found = _trunk(t).restore_latest(t.step.abstract_state, run.branch_step) if run.branch_step > 0 else None
+        if run.branch_step == 0:
+            found = 0, t.step.init(t.trajectory.seed)
+    if found is None or found[0] < run.branch_step:
         return None
-    curve = Curve(t.workspace.run(run.id) / "curve.jsonl")
     if distributed.leads():
+        folder.mkdir(parents=True, exist_ok=True)
         _truncate(t, curve, found[0])
     return Lane(training=t, run=run, phase="cooldown", step=found[0], state=found[1], checkpoints=own, curve=curve)
 
 
 def resume_trunk(t: Training, run: Run) -> Lane:
     """The trunk as far as it is on disk, not beyond the run's branch; its curve keeps what later runs still share."""
-    folder = t.workspace.trajectory(t.trajectory.id)
-    trunk, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "trunk.jsonl")
+    trunk, curve = _trunk(t), Curve(t.workspace.trajectory(t.trajectory.id) / "trunk.jsonl")
     found = trunk.restore_latest(t.step.abstract_state, run.branch_step)
     step, state = found or (0, t.step.init(t.trajectory.seed))
     if not any(later > step for later in trunk.steps()) and distributed.leads():
@@ -160,15 +186,23 @@ def resume_trunk(t: Training, run: Run) -> Lane:
     return Lane(training=t, run=run, phase="trunk", step=step, state=state, checkpoints=trunk, curve=curve)
 
 
-def branch_off(trunk: Lane) -> Lane:
-    """The cooldown of the run that the trunk has reached. The trunk is kept on disk: a larger token count, or another
-    run, goes on from there (its buffers here are given to the cooldown).
+def _trunk(t: Training) -> Checkpoints:
+    return Checkpoints(t.workspace.trajectory(t.trajectory.id) / "checkpoints", t.say, t.fence)
+
+
+def keep(trunk: Lane) -> None:
+    """Keeps the trunk that has reached a run's branch point on disk: a larger token count, or another run, goes on from
+    there, and whoever trains the cooldown.
     """
-    t, run = trunk.training, trunk.run
     trunk.flush()
     if trunk.step > 0 and trunk.step not in trunk.checkpoints.steps(kept=True):
         trunk.checkpoints.save(trunk.step, trunk.state, keep=True)
         trunk.checkpoints.prune(trunk.step)
+
+
+def branch_off(trunk: Lane) -> Lane:
+    """The cooldown of the run that the trunk has reached, which gives it its buffers."""
+    t, run = trunk.training, trunk.run
     folder = t.workspace.run(run.id)
     own, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "curve.jsonl")
     if distributed.leads():

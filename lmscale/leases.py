@@ -1,9 +1,12 @@
-"""Who trains a trajectory: leases with fencing tokens, in any folder or object store that all hosts see. No framework.
+"""Who trains a trajectory or a cooldown: leases with fencing tokens, on any folder or object store that all hosts see.
+
+No framework.
 
     trajectories/<id>/claims/000001.json   made once and never again: whoever made it holds token 1
     trajectories/<id>/lease.json           written anew every few seconds by the holder, with what it is doing
+    runs/<id>/claims/, lease.json          the same of a cooldown (lmscale.desk)
 
-The highest claim holds the trajectory, until it lets go, its process is seen to be gone, or its beats stop for
+The highest claim holds, until it lets go, its process is seen to be gone, or its beats stop for
 LEASE_SECONDS of the observer's own clock (Gray & Cheriton 1989; fencing as in Chubby, Burrows 2006, Sec. 2.4). A holder
 that was paused meanwhile finds out before it commits anything: by its own clock first, then by the claims.
 """
@@ -95,36 +98,42 @@ class Leases:
     """The leases of a study as this process sees them. Asked again later, it sees whether a holder is silent."""
 
     def __init__(self, folder: Callable[[str], Path], sweep: str):
-        self.folder, self.sweep = folder, sweep  # of a trajectory, by its id
+        self.folder, self.sweep = folder, sweep  # of a trajectory or run, by its id
         self.owner = Owner.this()
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # the last beat of others, and when by our clock
-        self.alive: set[str] = set()  # trajectories that others were seen to beat for
+        self.alive: set[str] = set()  # what others were seen to beat for
 
-    def take(self, trajectory: str, position: str) -> Lease | None:
-        """The lease of a trajectory, or None while another process holds it."""
-        folder = self.folder(trajectory)
+    def take(self, name: str, position: str) -> Lease | None:
+        """The lease of a trajectory (or run), or None while another process holds it."""
+        folder = self.folder(name)
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
         last = last_claim(folder)
-        if last is not None and not self._is_free(trajectory, last):
+        if last is not None and not self._is_free(name, last):
             return None
         claim = Claim(token=last.token + 1 if last else 1, owner=str(self.owner), position=position, sweep=self.sweep)
         if not create(_claim_path(folder, claim.token), json.dumps(vars(claim))):
             return None  # another was faster
         return Lease(folder, claim)
 
-    def _is_free(self, trajectory: str, claim: Claim) -> bool:
-        lease = read_lease(self.folder(trajectory))
-        mine = lease is not None and lease["token"] == claim.token
-        if (mine and lease["released"]) or Owner.from_text(claim.owner).is_gone:
+    def is_held(self, name: str) -> bool:
+        """Whether another process holds it, as far as is known."""
+        last = last_claim(self.folder(name))
+        return last is not None and last.owner != str(self.owner) and not self._is_free(name, last)
+
+    def _is_free(self, name: str, claim: Claim) -> bool:
+        lease = read_lease(self.folder(name))
+        if lease is not None and lease["token"] != claim.token:
+            lease = None  # of a holder before
+        if (lease is not None and lease["released"]) or Owner.from_text(claim.owner).is_gone:
             return True
-        beat = (claim.token, lease["beat"] if mine else 0)
-        if trajectory not in self._seen:
-            self._seen[trajectory] = beat, clock()
+        beat = (claim.token, lease["beat"] if lease is not None else 0)
+        if name not in self._seen:
+            self._seen[name] = beat, clock()
             return False
-        before, since = self._seen[trajectory]
+        before, since = self._seen[name]
         if beat != before:
-            self._seen[trajectory] = beat, clock()
-            self.alive.add(trajectory)
+            self._seen[name] = beat, clock()
+            self.alive.add(name)
             return False
         return clock() - since > LEASE_SECONDS
 
@@ -143,6 +152,11 @@ class Lease:
         self._thread.start()
 
     @property
+    def name(self) -> str:
+        """Of what it is the lease."""
+        return self.folder.name
+
+    @property
     def seconds(self) -> float:
         """Since it was taken."""
         return clock() - self._began
@@ -152,7 +166,7 @@ class Lease:
         if self._lost or clock() - self._beaten > SAFE_SECONDS:
             self._look()
         if self._lost:
-            raise LeaseLost(f"{self.folder.name} was taken over by another process while this one was paused")
+            raise LeaseLost(f"{self.name} was taken over by another process while this one was paused")
 
     def release(self) -> None:
         """Lets go; another process may take it at once."""

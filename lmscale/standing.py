@@ -150,14 +150,19 @@ def read_standing(workspace: Workspace) -> Standing:
             left.setdefault(run["trajectory"], []).append(run)
     known = {name: _attempt(workspace.trajectory(name), read) for name in left if name in begun}
     standings, under_way, done, speed = [], [], 0.0, 0.0
+    running: set[str] = set()
     for name, unfinished in left.items():
         attempt = known.get(name, Attempt())
-        ahead = _ahead(unfinished, attempt)
+        ahead = _ahead(unfinished, attempt)  # what the holder of the trajectory does; others may train its cooldowns
+        leases = {run["run_id"]: lease for run in unfinished if (lease := _live(workspace.run(run["run_id"]), read))}
         if attempt.status == "running" and ahead is not None:
-            under_way.append(_under_way(attempt.lease, trajectories[name], ahead))
-            done += _progress(attempt.lease, ahead)
-            rate = attempt.lease["tokens_per_second"]
-            speed += trajectories[name]["flops_per_token"] * rate if rate else 0.0
+            leases[ahead["run_id"]] = attempt.lease
+        for run in unfinished:
+            if (lease := leases.get(run["run_id"])) is not None:
+                under_way.append(_under_way(lease, trajectories[name], run))
+                done += _progress(lease, run)
+                speed += trajectories[name]["flops_per_token"] * (lease["tokens_per_second"] or 0.0)
+        running |= leases.keys()
     for run in runs:
         status, loss, why = finished.get(run["run_id"], ("planned", None, ""))
         if run["run_id"] in finished:
@@ -167,6 +172,8 @@ def read_standing(workspace: Workspace) -> Standing:
             first = run is _ahead(left[run["trajectory"]], attempt)
             if first or attempt.status in BLOCKED:
                 status, why = attempt.status, attempt.why
+            if run["run_id"] in running:
+                status, why = "running", ""
         standings.append(
             RunStanding(
                 run_id=run["run_id"],
@@ -200,31 +207,31 @@ class Attempt:
 
     status: Status = "planned"
     why: str = ""
-    lease: Mapping[str, Any] = field(default_factory=dict)
+    lease: dict[str, Any] = field(default_factory=dict)
 
 
-def _attempt(folder: Path, now: float) -> Attempt:
+def _attempt(folder: Path, read: float) -> Attempt:
     """What lease and attempts of a trajectory say. The lease counts until its attempt has a line, or falls silent."""
-    lease, beaten = _lease(folder)
-    lines = Lines(folder / ATTEMPTS).read()
+    lease, lines = read_lease(folder), Lines(folder / ATTEMPTS).read()
     last = lines[-1] if lines else None
     if lease is not None and (last is None or lease["attempt"] > last["attempt"]):
-        owner = Owner.from_text(lease["owner"])
-        if now - beaten < LEASE_SECONDS and not owner.is_gone:
-            return Attempt(status="running", lease=lease)
-        return Attempt(status="interrupted", why=f"its worker on {owner.host} fell silent")
+        if live := _live(folder, read):
+            return Attempt(status="running", lease=live)
+        return Attempt(status="interrupted", why=f"its worker on {Owner.from_text(lease['owner']).host} fell silent")
     if last is not None and last["status"] in ("failed", "stalled", "interrupted"):
         return Attempt(status=last["status"], why=last["why"])
     return Attempt()
 
 
-def _lease(folder: Path) -> tuple[dict | None, float]:
-    """The last beat of whoever has a trajectory, and when it was written."""
+def _live(folder: Path, read: float) -> dict | None:
+    """The lease of a trajectory or run, if somebody has it."""
     lease = read_lease(folder)
+    if lease is None or lease["released"] or Owner.from_text(lease["owner"]).is_gone:
+        return None
     try:
-        return lease, modified(folder / LEASE)
+        return lease if read - modified(folder / LEASE) < LEASE_SECONDS else None
     except OSError:
-        return None, 0.0
+        return None
 
 
 def _ahead(unfinished: list[dict], attempt: Attempt) -> dict | None:
@@ -242,7 +249,7 @@ def _progress(lease: Mapping[str, Any], run: Mapping[str, Any]) -> float:
 
 def _under_way(lease: Mapping[str, Any], trajectory: Mapping[str, Any], run: Mapping[str, Any]) -> UnderWay:
     return UnderWay(
-        who=lease["host"],
+        who=Owner.from_text(lease["owner"]).host,
         shape=trajectory["shape"],
         tokens=run["tokens"],
         phase=lease["phase"],

@@ -17,7 +17,18 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import programs
 from lmscale.evaluate import Evaluation, evaluate, score_rows
 from lmscale.files import as_json, create, sealed
-from lmscale.lanes import Lane, Progress, Start, Training, begin, branch_off, resume_cooldown, resume_trunk
+from lmscale.lanes import (
+    Lane,
+    Progress,
+    Start,
+    Training,
+    begin,
+    branch_off,
+    has_branched,
+    keep,
+    resume_cooldown,
+    resume_trunk,
+)
 from lmscale.leases import LeaseLost
 from lmscale.plan import Run
 from lmscale.scores import score
@@ -41,12 +52,20 @@ def train(*replicas: Training) -> None:
         t.telemetry.clock, t.telemetry.profiler = replicas[0].telemetry.clock, replicas[0].telemetry.profiler
     for runs in zip(*(sorted(t.trajectory.runs, key=lambda run: run.branch_step) for t in replicas), strict=True):
         left = unrecorded(replicas[0], runs)
-        pending = [(t, run) for t, run in zip(replicas, runs, strict=True) if run in left]
-        cooling = [lane for t, run in pending if (lane := resume_cooldown(t, run)) is not None]
-        resumed = [lane.run for lane in cooling]
-        trunk = [resume_trunk(t, run) for t, run in pending if run not in resumed]
+        cooling, ahead = [], []
+        for t, run in zip(replicas, runs, strict=True):
+            if run in left:
+                lane = resume_cooldown(t, run) if (branched := has_branched(t, run)) and t.takes(run) else None
+                if lane is not None:
+                    cooling.append(lane)
+                elif not t.helps and (not branched or t.takes(run)):  # a checkpoint there was damaged
+                    ahead.append((t, run))
+        trunk = [resume_trunk(t, run) for t, run in ahead]
         advance(trunk, runs[0].branch_step)
-        cooling += [branch_off(lane) for lane in trunk if not lane.lost]
+        for lane in trunk:
+            if not lane.lost:
+                keep(lane)
+        cooling += [branch_off(lane) for lane in trunk if not lane.lost and lane.training.takes(lane.run)]
         advance(cooling, runs[0].steps)
         for lane in cooling:
             if not lane.lost:
@@ -173,9 +192,15 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
         ),
         new=new,
     )
-    if t.lease is not None:
-        t.lease.now |= {"run": lane.run.id, "phase": lane.phase, "step": call.step, "steps": lane.run.steps}
-        t.lease.now |= {"loss_nats": loss_nats, "tokens_per_second": speed.tokens_per_second}
+    if t.grip is not None:
+        t.grip.tell(
+            run=lane.run.id,
+            phase=lane.phase,
+            step=call.step,
+            steps=lane.run.steps,
+            loss_nats=loss_nats,
+            tokens_per_second=speed.tokens_per_second,
+        )
     t.report(
         Progress(
             run=lane.run,
@@ -300,6 +325,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "row": row,
         "scores": score_rows(run.id, text.headline, text.eval_set, result) if result else [],
         "telemetry": t.telemetry.record(t.step_seconds),
+        "meshes": list(t.meshes),
         "steps": run.steps,
         "branch_step": run.branch_step,
         "identity": trajectory.identity,

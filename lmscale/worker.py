@@ -12,12 +12,12 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from analysis.errors import InputError
 from lmscale import STARTED, attempts, distributed
@@ -27,7 +27,7 @@ from lmscale.config import Remat, Study
 from lmscale.desk import Desk
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
-from lmscale.leases import Lease, LeaseLost
+from lmscale.leases import LeaseLost
 from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.order import in_order
@@ -35,7 +35,7 @@ from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import done_line
 from lmscale.records import Workspace
-from lmscale.replicas import make_stacks
+from lmscale.replicas import Stack, make_stacks
 from lmscale.scores import score_finished
 from lmscale.step import Step
 from lmscale.train import Interrupted, train
@@ -78,76 +78,32 @@ def work(
     memory = study_memory(
         study, workers=workers, accelerator=accelerator, device_bytes=device_bytes(mesh), hosts=distributed.hosts()
     )
-    failed: OutOfMemory | None = None
-    steps: dict[tuple, Step] = {}  # compiled once for all trajectories of a program
-    make = partial(_training, assembly, workspace, stop, tell, profile)
-    began = STARTED
     stacks = in_order(make_stacks(assembly.plan, study.replicas, accelerator=accelerator), study.target_flops, workers)
     placements: dict[tuple, Placement] = {}
     for stack in stacks:  # all, before anything is leased: one that cannot fit is refused at once
         if stack.program not in placements:
             placements[stack.program] = _placement(stack.members[0], study, memory, stack.width)
     desk = Desk(workspace, stacks, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
-    while True:
-        taken = distributed.decide(desk.take)
-        if distributed.agree(stop.requested, due=False)[0]:
-            desk.give_back("interrupted")
-            return True
-        if taken is None:
-            break
-        if not taken[1]:
-            time.sleep(WAIT_SECONDS)
-            continue
-        stack = stacks[taken[0]]
-        pending = [t for t in stack.members if t.id in taken[1]]
-        placement = placements[stack.program]
-        try:
-            if stack.program not in steps:
-                steps[stack.program] = Step(
-                    pending[0],
-                    mesh,
-                    microbatches=placement.microbatches,
-                    steps_per_dispatch=study.steps_per_dispatch,
-                    remat=placement.remat,
-                    replicas=stack.width,
-                )
-            trainings = [make(t, steps[stack.program], len(pending), began, desk.leases.get(t.id)) for t in pending]
-            try:
-                train(*trainings)
-                if scored := sum(score_finished(t) for t in trainings):
-                    tell({"event": "scored", "runs": scored})
-            finally:
-                for t in trainings:
-                    t.telemetry.close()
-        except Interrupted:
-            desk.give_back("interrupted")
-            return True
-        except LeaseLost as lost:  # whoever has it now goes on; nothing of ours was committed after that
-            tell({"event": "say", "line": str(lost)})
-            desk.give_back("interrupted", str(lost))
-        except BaseException as error:
-            line = " ".join(str(error).split())
-            if is_out_of_memory(error):
-                failed = explain(error, pending[0], study, placement, memory, stack.width)
-                desk.give_back("failed", f"{attempts.MEMORY}: {failed}")
-                if jax.process_count() > 1:  # the others wait in collectives
-                    raise failed from error
-                tell({"event": "say", "line": str(failed)})
-                continue
-            if attempts.is_disk(error):
-                desk.give_back("failed", f"io: {line}")
-                raise DiskFailure(f"out: {str(workspace.root)!r} cannot be written ({line})") from error
-            asked = isinstance(error, InputError | KeyboardInterrupt)
-            desk.give_back("interrupted" if asked else "failed", f"{type(error).__name__}: {line}")
-            raise
-        else:
-            desk.give_back("done")
-        began = time.monotonic()
-    if failed is not None:
-        raise failed
-    if desk.given_up:
+    worker = Worker(
+        assembly=assembly,
+        workspace=workspace,
+        mesh=mesh,
+        memory=memory,
+        placements=placements,
+        desk=desk,
+        stop=stop,
+        tell=tell,
+        profile=profile,
+    )
+    try:
+        stopped = worker.work_off(stacks)
+    finally:
+        desk.stop_waiting()
+    if not stopped and worker.failed is not None:
+        raise worker.failed
+    if not stopped and desk.given_up:
         raise GivenUp(f"{len(desk.given_up)} trajectories were given up; the next sweep tries them again")
-    return False
+    return stopped
 
 
 def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, replicas: int) -> Placement:
@@ -161,44 +117,121 @@ def _placement(trajectory: Trajectory, study: Study, memory: Memory | None, repl
     return place(trajectory, replace(study, microbatches=microbatches, remat=remat), memory, replicas)
 
 
-def _training(
-    assembly: Assembly,
-    workspace: Workspace,
-    stop: Stop,
-    tell: Callable[[dict], None],
-    profile: range | None,
-    trajectory: Trajectory,
-    step: Step,
-    together: int,
-    began: float,
-    lease: Lease | None,
-) -> Training:
-    """A trajectory with all that the loop wants; `together` are trained in one step."""
+@dataclass(kw_only=True)
+class Worker:
+    """This process at work on a study."""
 
-    def diverged(why: str, lost: list[Run]) -> None:
-        line = f"{trajectory.id}: diverged, {why}; {len(lost)} runs are left out of fits"
-        tell({"event": "diverged", "runs": len(lost), "line": line})
+    assembly: Assembly
+    workspace: Workspace
+    mesh: Mesh
+    memory: Memory | None
+    placements: dict[tuple, Placement]  # by program
+    desk: Desk
+    stop: Stop
+    tell: Callable[[dict], None]
+    profile: range | None
+    steps: dict[tuple, Step] = field(default_factory=dict)  # compiled once for all trajectories of a program
+    failed: OutOfMemory | None = None
+    began: float = STARTED  # when the time to the next trajectory's first step begins to count
 
-    return Training(
-        trajectory=trajectory,
-        step=step,
-        loader=assembly.loader(trajectory),
-        held_out=assembly.held_out,
-        workspace=workspace,
-        mesh=str(assembly.study.mesh),
-        checkpoint_seconds=assembly.study.checkpoint_seconds,
-        began=began,
-        started=lambda start: tell(_start(trajectory, start)),
-        report=lambda p: tell(_progress(trajectory, p, together)),
-        done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
-        diverged=diverged,
-        stop=lambda: stop.requested,
-        say=lambda line: tell({"event": "say", "line": line}),
-        extra_sets=assembly.extra_sets,
-        logs=assembly.study.telemetry,
-        profile=profile,
-        lease=lease,
-    )
+    def work_off(self, stacks: Sequence[Stack]) -> bool:
+        """Takes what there is until there is no more; True if it was asked to stop."""
+        while True:
+            taken = distributed.decide(self.desk.take)
+            if distributed.agree(self.stop.requested, due=False)[0]:
+                self.desk.give_back("interrupted")
+                return True
+            if taken is None:
+                return False
+            index, ids, alone = taken
+            if not ids:
+                time.sleep(WAIT_SECONDS)
+                continue
+            members = [t for t in stacks[index].members if t.id in ids]
+            if alone is not None:  # a cooldown
+                members = [replace(t, runs=t.runs[-1:], beyond=()) for t in members]
+            if not self.train(stacks[index], members):
+                return True
+            self.began = time.monotonic()
+
+    def train(self, stack: Stack, members: list[Trajectory]) -> bool:
+        """Trains what was taken of a stack, and gives it back; False if it was asked to stop."""
+        try:
+            self._train(stack, members)
+        except Interrupted:
+            self.desk.give_back("interrupted")
+            return False
+        except LeaseLost as lost:  # whoever has it now goes on; nothing of ours was committed after that
+            self.tell({"event": "say", "line": str(lost)})
+            self.desk.give_back("interrupted", str(lost))
+        except BaseException as error:
+            line = " ".join(str(error).split())
+            if is_out_of_memory(error):
+                placement = self.placements[stack.program]
+                self.failed = explain(error, members[0], self.assembly.study, placement, self.memory, stack.width)
+                self.desk.give_back("failed", f"{attempts.MEMORY}: {self.failed}")
+                if jax.process_count() > 1:  # the others wait in collectives
+                    raise self.failed from error
+                self.tell({"event": "say", "line": str(self.failed)})
+                return True
+            if attempts.is_disk(error):
+                self.desk.give_back("failed", f"io: {line}")
+                raise DiskFailure(f"out: {str(self.workspace.root)!r} cannot be written ({line})") from error
+            asked = isinstance(error, InputError | KeyboardInterrupt)
+            self.desk.give_back("interrupted" if asked else "failed", f"{type(error).__name__}: {line}")
+            raise
+        else:
+            self.desk.give_back("done")
+        return True
+
+    def _train(self, stack: Stack, members: list[Trajectory]) -> None:
+        if stack.program not in self.steps:
+            placement = self.placements[stack.program]
+            self.steps[stack.program] = Step(
+                members[0],
+                self.mesh,
+                microbatches=placement.microbatches,
+                steps_per_dispatch=self.assembly.study.steps_per_dispatch,
+                remat=placement.remat,
+                replicas=stack.width,
+            )
+        trainings = [self._training(t, self.steps[stack.program], len(members)) for t in members]
+        try:
+            train(*trainings)
+            if scored := sum(score_finished(t) for t in trainings):
+                self.tell({"event": "scored", "runs": scored})
+        finally:
+            for t in trainings:
+                t.telemetry.close()
+
+    def _training(self, trajectory: Trajectory, step: Step, together: int) -> Training:
+        """A trajectory with all that the loop wants; `together` are trained in one step."""
+        study, tell = self.assembly.study, self.tell
+
+        def diverged(why: str, lost: list[Run]) -> None:
+            line = f"{trajectory.id}: diverged, {why}; {len(lost)} runs are left out of fits"
+            tell({"event": "diverged", "runs": len(lost), "line": line})
+
+        return Training(
+            trajectory=trajectory,
+            step=step,
+            loader=self.assembly.loader(trajectory),
+            held_out=self.assembly.held_out,
+            workspace=self.workspace,
+            mesh=str(study.mesh),
+            checkpoint_seconds=study.checkpoint_seconds,
+            began=self.began,
+            started=lambda start: tell(_start(trajectory, start)),
+            report=lambda p: tell(_progress(trajectory, p, together)),
+            done=lambda run, row: tell({"event": "done", "run": run.id, "row": row}),
+            diverged=diverged,
+            stop=lambda: self.stop.requested,
+            say=lambda line: tell({"event": "say", "line": line}),
+            extra_sets=self.assembly.extra_sets,
+            logs=study.telemetry,
+            profile=self.profile,
+            grip=self.desk.grips.get(trajectory.id),
+        )
 
 
 def _start(trajectory: Trajectory, start: Start) -> dict:

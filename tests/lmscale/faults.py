@@ -22,7 +22,7 @@ STUDY = """
 from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
 STUDY = Study(
     name="small",
-    sizes=(Size(width=32, depth=1),),
+    sizes=(Size({size}),),
     tokens={tokens},
     corpus=Corpus(files=({text!r},), heldout=0.2, allow_repeats=True),
     recipe=Recipe(
@@ -52,13 +52,13 @@ class Counts:
         return f"{self.name} (seed {self.seed}): {said}"
 
 
-def make_study(folder: Path, steps: tuple[int, ...] = STEPS) -> Path:
+def make_study(folder: Path, steps: tuple[int, ...] = STEPS, size: str = "width=32, depth=1") -> Path:
     """A study over a text made here, with its shards prepared."""
     folder.mkdir(parents=True, exist_ok=True)
     text, path = folder / "text.txt", folder / "study.py"
     words = random.Random(0)
     text.write_text("\n\n".join("".join(words.choice("abcdefgh \n") for _ in range(400)) for _ in range(600)))
-    path.write_text(STUDY.format(text=str(text), tokens=tuple(256 * s for s in steps)))
+    path.write_text(STUDY.format(text=str(text), tokens=tuple(256 * s for s in steps), size=size))
     subprocess.run([sys.executable, "-m", "lmscale.cli", "prepare", str(path), "--out", str(folder)], check=True)
     return path
 
@@ -416,3 +416,76 @@ def torn_appends(count: int, seed: int, folder: Path) -> Counts:
         following = steps[-1] + 1
     assert counts.done["lines said and lost"] == 0, counts
     return counts
+
+
+# what a process with eight devices does: python -c MESHES STUDY FOLDER PAIR...
+MESHES = """
+import sys
+from pathlib import Path
+import faults
+faults.change_meshes(Path(sys.argv[1]), [tuple(pair.split("/")) for pair in sys.argv[3:]], Path(sys.argv[2]))
+"""
+
+
+def mesh_changes(pairs: list[tuple[str, str]], folder: Path) -> Counts:
+    """A trajectory saved on one mesh and resumed on another: the state is the same to the bit, and what follows the
+    same to 1e-5. In a process with eight devices.
+    """
+    study = make_study(folder / "study", size="width=64, depth=2, heads=8")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    words = ["/".join(pair) for pair in pairs]
+    done = subprocess.run(
+        [sys.executable, "-c", MESHES, str(study), str(folder), *words],
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    furthest = max(float(line) for line in done.stdout.split())
+    counts = Counts("changed meshes", 0)
+    counts.add("pairs, state equal to the bit", len(pairs))
+    counts.add(f"of them beyond 1e-5 after it (the furthest {furthest:.1e})", 0)
+    assert len(done.stdout.split()) == len(pairs)
+    assert furthest <= 1e-5
+    return counts
+
+
+def change_meshes(path: Path, pairs: list[tuple[str, str]], folder: Path) -> None:
+    """Prints for each pair how far the losses of eight steps on the second mesh are from those on the first."""
+    import jax
+    import numpy as np
+
+    from lmscale.assemble import assemble
+    from lmscale.checkpoint import Checkpoints
+    from lmscale.config import MeshConfig
+    from lmscale.mesh import make_mesh
+    from lmscale.optim import learning_rates
+    from lmscale.step import Step, Together
+    from lmscale.studies import load_study
+
+    assembly = assemble(load_study(str(path)), path.parent, lambda line: None)
+    t = assembly.plan[0]
+    loader = assembly.loader(t)
+
+    def make(mesh: str) -> Step:
+        data, fsdp, tensor = map(int, mesh.split(","))
+        there = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
+        return Step(t, there, microbatches=1, steps_per_dispatch=8)
+
+    def go_on(step: Step, together: Together, start: int) -> np.ndarray:
+        windows = np.stack([loader.windows(i, step.rows) for i in range(start, start + 8)])
+        rates = learning_rates(t.hyperparameters, start, start + 8, steps=None, branch_step=0)
+        return np.asarray(together.advance([windows], [rates], 8)[0])
+
+    steps = {mesh: make(mesh) for mesh in dict.fromkeys(mesh for pair in pairs for mesh in pair)}
+    for number, (first, second) in enumerate(pairs):
+        together = Together(steps[first], [steps[first].init(0)])
+        go_on(steps[first], together, 0)
+        checkpoints = Checkpoints(folder / str(number))
+        checkpoints.save(8, together.model(0), keep=True)
+        saved = jax.tree.map(np.asarray, together.model(0))
+        restored = checkpoints.restore(8, steps[second].abstract_state)
+        for x, y in zip(*map(jax.tree.leaves, (saved, restored)), strict=True):
+            assert x.tobytes() == np.asarray(y).tobytes(), (first, second)
+        stayed, changed = go_on(steps[first], together, 8), go_on(steps[second], Together(steps[second], [restored]), 8)
+        print(float(np.max(np.abs(changed / stayed - 1))), flush=True)

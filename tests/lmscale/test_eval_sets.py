@@ -156,12 +156,12 @@ def test_unreadable_scores_are_set_aside(with_books, make_training, capsys):
 
 def test_the_plan_shows_the_sets(with_books):
     assembly = with_books()
-    text = as_text(assembly, None, None)
+    text = as_text(assembly, None, None, 1)
     assert f"evaluated on heldout: {assembly.held_out.tokens_scored:,} tokens (the headline" in text
     (books,) = assembly.extra_sets
     assert f"evaluated on books: {books.windows.tokens_scored:,} tokens\n" in text
     row = {"name": "books", "tokens": books.windows.tokens_scored, "headline": False}
-    assert as_json(assembly, None, None)["eval_sets"][1] == row
+    assert as_json(assembly, None, None, 1)["eval_sets"][1] == row
 
 
 def test_another_vocabulary_is_refused(make_assembly, make_shards):

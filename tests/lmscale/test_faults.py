@@ -4,6 +4,7 @@ import faults
 import numpy as np
 import pytest
 
+from lmscale import GIVEN_UP
 from lmscale.attempts import ATTEMPTS
 from lmscale.checkpoint import Checkpoints
 from lmscale.files import Lines
@@ -41,13 +42,18 @@ def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
         worker.kill()
         worker.end()
     worker = faults.Worker(faults.command(study, tmp_path, "--sweep", "one"))
-    assert worker.end() == 1
+    assert worker.end() == GIVEN_UP
     (said,) = [e for e in worker.events if e["event"] == "given_up"]
     assert "3 attempts were killed before they got any further" in said["line"]
     folder = Workspace(tmp_path, "small").trajectory(said["trajectory"])
     assert Lines(folder / ATTEMPTS).read()[-1]["status"] == "stalled"
     assert faults.Worker(faults.command(study, tmp_path, "--sweep", "two")).end() == 0
     assert faults.digits(Workspace(tmp_path, "small")) == faults.uninterrupted(study)
+
+
+def test_another_mesh_goes_on_from_the_same_state(tmp_path):
+    pairs = [("8,1,1", "2,2,2"), ("2,2,2", "1,1,1"), ("1,1,1", "1,8,1")]
+    print(faults.mesh_changes(pairs, tmp_path))
 
 
 @pytest.mark.parametrize("where", ["parameters", "optimizer", "windows", "last call"])

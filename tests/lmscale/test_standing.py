@@ -14,7 +14,7 @@ from rich.console import Console
 from analysis.errors import InputError
 from lmscale.cli import main
 from lmscale.config import Size
-from lmscale.files import Lines, write_json
+from lmscale.files import Lines, sealed, write_json
 from lmscale.leases import LEASE_SECONDS
 from lmscale.plan import cost
 from lmscale.progress import LiveTable
@@ -62,7 +62,7 @@ def finish(workspace, trajectory, run, loss: float | None) -> None:
     row |= {"status": "diverged" if loss is None else "done", "flops": 1.0, "tokens": run.tokens}
     workspace.run(run.id).mkdir(parents=True, exist_ok=True)
     made = {"row": row, "scores": [], "steps": run.steps, "branch_step": run.branch_step}
-    write_json(workspace.run(run.id) / "record.json", made)
+    write_json(workspace.run(run.id) / "record.json", sealed(made))
 
 
 def statuses(workspace) -> dict[str, str]:

@@ -64,8 +64,7 @@ class Server:
     """
 
     def __init__(self, *, deaf: bool = False):
-        from moto.moto_server.werkzeug_app import create_backend_app
-        from moto.server import DomainDispatcherApplication
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
         class Quiet(WSGIRequestHandler):

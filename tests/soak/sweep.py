@@ -1,9 +1,10 @@
 """The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]`, a line of counts for each.
 
-Rows: corruptions, appends, launchers, disk, kills. All take about an hour on two cores; what was printed stands.
+Rows: corruptions, appends, launchers, disk, meshes, kills. All take about an hour on two cores.
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "lmscale"))
 
 import faults
+
+MESHES = [f"{d},{f},{8 // d // f}" for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if d * f <= 8]  # on eight devices
 
 
 def main() -> int:
@@ -46,6 +49,7 @@ def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], 
         "appends": lambda: faults.torn_appends(many(1000), seed, folder / "appends"),
         "launchers": lambda: faults.launchers(8, many(100), seed, folder / "launchers"),
         "disk": lambda: faults.full_disk(study(), [500 + 400 * i for i in range(many(50))], folder / "disk"),
+        "meshes": lambda: faults.mesh_changes(list(itertools.permutations(MESHES, 2))[: many(90)], folder / "meshes"),
         "kills": lambda: faults.kills(study(), many(200), seed, folder / "kills"),
     }
 
