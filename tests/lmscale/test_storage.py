@@ -438,7 +438,7 @@ def test_a_server_that_makes_an_object_twice_is_refused(study, server):
 
 
 def test_a_store_that_does_not_answer_is_one_line(study, server):
-    silent = server.variables() | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    silent = server.variables() | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
     done = lmscale(silent, "status", "small", "--out", "s3://bucket/x")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "cannot be reached" in done.stderr
