@@ -24,11 +24,18 @@ RUNS_HELP = """a table (CSV, TSV, Parquet, JSON lines, a Weights & Biases export
 a results folder (this and a table also by a URL such as s3://BUCKET/PATH), or the name of a study"""
 
 
+class Place(argparse.Action):
+    """Takes an option for a folder, or a URL of a store (lmscale.places). What is wrong with it is an InputError."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, place(self.dest, values))
+
+
 def add_table_options(parser: argparse.ArgumentParser) -> None:
     """The table, its columns and rows, the resamples, and where the answer goes: of every answering command."""
     parser.add_argument("runs", help=RUNS_HELP)
     text = "where studies keep results: a folder, or a URL such as s3://BUCKET/PATH"
-    parser.add_argument("--out", default="results", metavar="DIR", help=text)
+    parser.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=text)
     text = "keep these rows only: =, !=, <, <=, > or >= (quoted), such as seed=0 or 'params<1e9'"
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=text)
     text = "your column, or arithmetic of columns, for one of ours: tokens=D params='N*1e6'"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
 from lmscale import DISK, FAILURE, GIVEN_UP, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
-from lmscale.asked import positive
-from lmscale.places import place
+from lmscale.asked import Place, positive
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
@@ -40,8 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest and not args.overridable:
             raise InputError(f"argument: {rest[0]!r} is not known to 'lmscale {args.command}'; see its --help")
         args.overrides = rest
-        if "out" in args:
-            args.out = place("out", args.out)
         return args.run(args)
     except InputError as error:
         print(f"lmscale: {error}", file=sys.stderr)
@@ -78,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("study", help="a study file, or the name of one in ./experiments")
         text = "results: a folder, or a URL such as s3://BUCKET/PATH"
-        command.add_argument("--out", default="results", metavar="DIR", help=text)
+        command.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=text)
         command.set_defaults(run=function, overridable=name not in ("export", "status"))
         if name not in ("export", "status"):
             command.epilog = _fields_help()

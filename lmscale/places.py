@@ -41,7 +41,7 @@ def place(field: str, text: str) -> Path:
 
     path = StorePath(f"{scheme}://{rest}")
     try:
-        path.exists()
+        (path / ".probe").exists()  # of a bucket alone, a store that does not answer would be one without it
         why = ""
     except OSError as error:
         why = error.strerror or str(error)

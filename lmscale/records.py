@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
-from lmscale.files import Lines, set_aside, try_out, unsealed, write_atomic
+from lmscale.files import Lines, on_store, set_aside, try_out, unsealed, write_atomic
 
 if TYPE_CHECKING:
     from lmscale.evaluate import NamedSet
@@ -86,6 +86,7 @@ class Workspace:
 
     def __init__(self, out: Path, study: str):
         self.root = out / study
+        self._known: dict[str, dict] = {}  # records on a store, which never change: each is asked for once
 
     def create(self) -> None:
         """Raises InputError if the folder cannot be written, or its store cannot make an object once."""
@@ -105,6 +106,8 @@ class Workspace:
 
     def record(self, run_id: str) -> dict | None:
         """The record of a finished run, or None. A record that cannot be read is set aside, and said."""
+        if run_id in self._known:
+            return self._known[run_id]
         path = self.run(run_id) / "record.json"
         try:
             record = unsealed(json.loads(path.read_text(encoding="utf-8")))
@@ -112,6 +115,8 @@ class Workspace:
                 raise ValueError("its run_id is another run's")
             if missing := {"scores", "steps", "branch_step"} - set(record) | set(RUN_COLUMNS) - set(record["row"]):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            if on_store(path):
+                self._known[run_id] = record
             return record
         except (FileNotFoundError, NotADirectoryError):
             return None

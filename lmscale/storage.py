@@ -19,6 +19,7 @@ from etils.epath.gpath import PosixGPath
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # after another's conditional PUT was under way (S3 answers 409)
 MAGIC = frozenset("*?[")
+ONE_GET = {"s3": {"max_concurrency": 1}}  # by scheme: else the size is asked for before
 
 
 class StorePath(PosixGPath):
@@ -63,7 +64,7 @@ class StorePath(PosixGPath):
         return []
 
     def read_bytes(self) -> bytes:
-        return self._ask("cat_file")
+        return self._ask("cat_file", **ONE_GET.get(self._scheme, {}))
 
     def read_text(self, encoding: str | None = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors)
@@ -129,11 +130,15 @@ class StorePath(PosixGPath):
     def _ask(self, method: str, *args: Any, own: bool = True, **kwargs: Any) -> Any:
         """A method of the store's file system, on this path if `own`."""
         try:
-            return getattr(_file_system(str(self).partition("://")[0]), method)(*(str(self),) * own, *args, **kwargs)
+            return getattr(_file_system(self._scheme), method)(*(str(self),) * own, *args, **kwargs)
         except OSError:
             raise
         except Exception as error:  # of botocore, aiohttp, google.auth and others
             raise OSError(errno.EIO, " ".join(str(error).split()) or type(error).__name__) from error
+
+    @property
+    def _scheme(self) -> str:
+        return str(self).partition("://")[0]
 
     @property
     def _backend(self) -> Any:
