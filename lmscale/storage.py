@@ -19,7 +19,9 @@ from etils.epath.gpath import PosixGPath
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # after another's conditional PUT was under way (S3 answers 409)
 MAGIC = frozenset("*?[")
-ONE_GET = {"s3": {"max_concurrency": 1}}  # by scheme: else the size is asked for before
+ONE_GET: Mapping[str, Mapping[str, Any]] = {
+    "s3": {"max_concurrency": 1}
+}  # by scheme: else the size is asked for before
 
 
 class StorePath(PosixGPath):
