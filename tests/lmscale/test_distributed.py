@@ -21,7 +21,7 @@ from lmscale.cli import main
 from lmscale.records import Workspace
 
 # eight heads: a tensor axis through both processes fits
-SMALL = ["--sizes", "64x1x8", "--tokens", "8192,16384", "--recipe.sequence", "16", "--recipe.batch-tokens.value", "128"]
+SMALL = ["--sizes", "64x1x8", "--tokens", "4096,8192", "--recipe.sequence", "16", "--recipe.batch-tokens.value", "128"]
 SMALL += [
     "--eval-tokens",
     "1024",
