@@ -378,7 +378,7 @@ def test_a_sweep_on_a_store_is_the_one_in_a_folder_to_the_bit(swept, wanted):
     out, said = swept
     workspace = Workspace(out, "small")
     assert faults.digits(workspace) == wanted
-    assert f"tables in {out}/small" in said[-1]
+    assert f"tables in {out}/small" in said[-2]
     claims = [name for name in objects(workspace.root) if "/claims/" in name]
     assert len(claims) >= 2  # one was killed
     left = [name for name in objects(workspace.root) if "/checkpoints/" in name and name.endswith("manifest.json")]
