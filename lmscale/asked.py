@@ -5,25 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
+from lmscale.files import on_store, write_atomic
+from lmscale.places import beside, place
 
 if TYPE_CHECKING:
     from analysis.fit import Options
     from analysis.table import Table
 
+TABLES = ("runs.csv", "curves.csv", "scores.csv")
 RUNS_HELP = """a table (CSV, TSV, Parquet, JSON lines, a Weights & Biases export), a folder of TensorBoard logs,
-a results folder, or the name of a study"""
+a results folder (this and a table also by a URL such as s3://BUCKET/PATH), or the name of a study"""
+
+
+class Place(argparse.Action):
+    """Takes an option for a folder, or a URL of a store (lmscale.places). What is wrong with it is an InputError."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, place(self.dest, values))
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:
     """The table, its columns and rows, the resamples, and where the answer goes: of every answering command."""
     parser.add_argument("runs", help=RUNS_HELP)
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where studies keep results")
+    text = "where studies keep results: a folder, or a URL such as s3://BUCKET/PATH"
+    parser.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=text)
     text = "keep these rows only: =, !=, <, <=, > or >= (quoted), such as seed=0 or 'params<1e9'"
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=text)
     text = "your column, or arithmetic of columns, for one of ours: tokens=D params='N*1e6'"
@@ -84,12 +96,16 @@ def find(runs: str, out: Path) -> Path:
     from lmscale.studies import results_name
 
     path = Path(runs)
-    study = out / results_name(runs) / "runs.csv"
+    if "://" in runs:
+        path = _fetched(place("runs", runs)) or path
+    study = out / results_name(runs)
     try:
         if path.suffix != ".py" and holds_runs(path):
             return path
-        if study.is_file():
-            return study
+        if on_store(out) and (copy := _fetched(study)):
+            return copy
+        if (study / "runs.csv").is_file():
+            return study / "runs.csv"
     except (OSError, ValueError):
         pass
     raise InputError(
@@ -97,6 +113,23 @@ def find(runs: str, out: Path) -> Path:
         f"{str(out)!r}; "
         "give a path, or train the study first with lmscale sweep"
     )
+
+
+def _fetched(path: Path) -> Path | None:
+    """A table on a store, or that of a folder there, copied to this machine (`beside`) with the tables next to it; None
+    if there is none.
+    """
+    file = path if path.is_file() else path / "runs.csv"
+    here = beside(file.parent)
+    here.mkdir(parents=True, exist_ok=True)
+    for name in {file.name, *TABLES}:
+        part = here / f".{name}.{os.getpid()}"
+        try:
+            part.write_bytes((file.parent / name).read_bytes())
+            part.replace(here / name)
+        except FileNotFoundError:
+            (here / name).unlink(missing_ok=True)
+    return here / file.name if (here / file.name).is_file() else None
 
 
 def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
@@ -155,9 +188,7 @@ def write_json(target: str, answer: Any) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
-    from lmscale.files import write_atomic
-
-    path = Path(target)
+    path = place("json", target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)

@@ -14,7 +14,9 @@ from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.evaluate import NamedSet
+from lmscale.files import on_store
 from lmscale.layout import check_mesh
+from lmscale.places import user_cache
 from lmscale.plan import Text, Trajectory, make_plan
 from lmscale.typed import check
 
@@ -66,10 +68,11 @@ def open_texts(study: Study, out: Path, say: Callable[[str], None]) -> dict[str,
 
     Raises InputError for one that cannot be, an evaluation set's under its name.
     """
-    texts = {OWN_SET: open_shards(ensure_prepared(study.corpus, out / "shards", echo=say))}
+    shards = (user_cache() if on_store(out) else out) / "shards"  # memory-mapped, and so never on a store
+    texts = {OWN_SET: open_shards(ensure_prepared(study.corpus, shards, echo=say))}
     for each in study.eval_sets:
         try:
-            texts[each.name] = open_shards(ensure_prepared(each.corpus, out / "shards", echo=say))
+            texts[each.name] = open_shards(ensure_prepared(each.corpus, shards, echo=say))
         except InputError as error:
             raise InputError(f"eval_sets.{each.name}.{error}") from None
     return texts

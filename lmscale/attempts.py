@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Literal
 
 from lmscale.files import Lines
@@ -27,14 +28,18 @@ def position(workspace: Workspace, trajectory: Trajectory) -> str:
     """How far a trajectory is on the disk: runs recorded, and the newest checkpoints of trunk and cooldowns."""
     runs = (*trajectory.runs, *trajectory.beyond)
     folders = [workspace.trajectory(trajectory.id), *(workspace.run(run.id) for run in runs)]
-    steps = [max((p.name for p in folder.glob("checkpoints/[0-9]*[0-9]")), default="") for folder in folders]
     recorded = sum((folder / "record.json").exists() for folder in folders)
-    return " ".join([str(recorded), *steps])
+    return " ".join([str(recorded), *map(_newest, folders)])
 
 
 def cooldown_position(workspace: Workspace, run: Run) -> str:
     """How far a cooldown is on the disk."""
-    return max((p.name for p in workspace.run(run.id).glob("checkpoints/[0-9]*[0-9]")), default="")
+    return _newest(workspace.run(run.id))
+
+
+def _newest(folder: Path) -> str:
+    """The newest whole checkpoint of a trunk or a run, by its name."""
+    return max((path.parent.name for path in folder.glob("checkpoints/[0-9]*[0-9]/manifest.json")), default="")
 
 
 def is_stuck(workspace: Workspace, run: Run, sweep: str) -> bool:
@@ -83,4 +88,6 @@ def append(
 ) -> None:
     row = {"attempt": claim.token, "owner": claim.owner, "status": status, "why": why, "step": step}
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    Lines(workspace.trajectory(trajectory.id) / ATTEMPTS).append({**row, "seconds": seconds, "finished": finished})
+    lines = Lines(workspace.trajectory(trajectory.id) / ATTEMPTS)
+    lines.append({**row, "seconds": seconds, "finished": finished})
+    lines.flush()

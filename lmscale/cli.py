@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from analysis.errors import InputError
 from lmscale import DISK, FAILURE, GIVEN_UP, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
-from lmscale.asked import positive
+from lmscale.asked import Place, positive
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
@@ -74,7 +74,8 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_argument("study", help="a study file, or the name of one in ./experiments")
-        command.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results folder")
+        text = "results: a folder, or a URL such as s3://BUCKET/PATH"
+        command.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=text)
         command.set_defaults(run=function, overridable=name not in ("export", "status"))
         if name not in ("export", "status"):
             command.epilog = _fields_help()
@@ -346,8 +347,10 @@ def run(args: argparse.Namespace) -> int:
 
     keep_memory()
     from lmscale import distributed
+    from lmscale.files import on_store
     from lmscale.job import find_job
     from lmscale.records import Workspace
+    from lmscale.shelves import scratch_home
 
     job = find_job(os.environ)
     _before_jax(-(-study.mesh.devices // (job.processes if job else 1)))
@@ -355,6 +358,8 @@ def run(args: argparse.Namespace) -> int:
         workspace = Workspace(args.out, study.name)
         distributed.decide(workspace.create)
         distributed.check_shared(workspace.root)
+        if on_store(workspace.root):
+            distributed.check_shared(scratch_home(), "set TMPDIR to a folder that all hosts share")
         assembly = distributed.in_turn(lambda: _assemble(study, args.out))
         distributed.check_same("study", assembly.digest)
         from lmscale.full_disk import DiskFailure

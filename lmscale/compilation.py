@@ -11,6 +11,7 @@ from typing import Literal
 import jax
 
 from lmscale.executors.cores import cores
+from lmscale.places import user_cache
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # jax's own: where the cache lies, if the user says
 Origin = Literal["compiled", "cached", "ready"]  # by XLA now; read from disk; used in this process before
@@ -23,8 +24,7 @@ def cache_folder() -> Path:
     hold their number: a worker pinned to one core must not hand its programs to a process that has eight. (The key
     does hold the program, the versions of jaxlib and of the platform, XLA's flags and the features of the CPU.)
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get(VARIABLE) or home / "lmscale" / "xla") / f"{cores()}-cores"
+    return Path(os.environ.get(VARIABLE) or user_cache() / "xla") / f"{cores()}-cores"
 
 
 def use_cache(say: Callable[[str], None]) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 from lmscale import attempts
 from lmscale.evaluate import NamedSet
-from lmscale.files import folder_clock, write_json
+from lmscale.files import modified, now, write_json
 from lmscale.leases import BEAT_SECONDS, LEASE_SECONDS, Lease, Leases, Owner, clock
 from lmscale.plan import Run, Trajectory
 from lmscale.records import Workspace, unscored
 from lmscale.replicas import Stack
+from lmscale.shelves import MANIFEST
 
 WAITING = "waiting"
 
@@ -141,7 +142,7 @@ class Desk:
                 run = trajectory.runs[-1]
                 if trajectory.id not in held.trajectories or run not in self._untrained([trajectory]):
                     continue
-                branch = self.workspace.trajectory(trajectory.id) / "checkpoints" / f"{run.branch_step:09d}"
+                branch = self.workspace.trajectory(trajectory.id) / "checkpoints" / f"{run.branch_step:09d}" / MANIFEST
                 if not branch.exists() or attempts.is_stuck(self.workspace, run, self.sweep):
                     continue
                 lease = self.cooldowns.take(run.id, attempts.cooldown_position(self.workspace, run))
@@ -229,11 +230,11 @@ class Desk:
     def _someone_waits(self) -> bool:
         """Whether another worker would take a cooldown."""
         others = [path for path in self.beacon.parent.glob("*.json") if path != self.beacon]
-        now = folder_clock(self.workspace.root) if others else 0.0
+        read = now(self.workspace.root) if others else 0.0
         for path in others:
             try:
                 owner = Owner.from_text(json.loads(path.read_text(encoding="utf-8"))["owner"])
-                if not owner.is_gone and now - path.stat().st_mtime < LEASE_SECONDS:
+                if not owner.is_gone and read - modified(path) < LEASE_SECONDS:
                     return True
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue

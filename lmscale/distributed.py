@@ -90,7 +90,7 @@ def in_turn(function: Callable[[], T]) -> T:
     return function()
 
 
-def check_shared(folder: Path) -> None:
+def check_shared(folder: Path, mend: str = "pass --out DIR, one that all hosts share") -> None:
     """Raises InputError where this process does not see in `folder` what process 0 writes there."""
     if _team is None:
         return
@@ -101,7 +101,7 @@ def check_shared(folder: Path) -> None:
     deadline = time.monotonic() + VISIBLE_SECONDS
     while not (seen := path.exists()) and time.monotonic() < deadline:
         time.sleep(BEAT_SECONDS / 10)
-    check(seen, "out", str(folder), "is another folder in process 0; pass --out DIR, one that all hosts share")
+    check(seen, "out", str(folder), f"is another folder in process 0; {mend}")
     barrier()
     if leads():
         path.unlink()

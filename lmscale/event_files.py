@@ -9,14 +9,21 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from lmscale.files import names, on_store
+from lmscale.places import beside
 
 PREFIX = "events.out.tfevents."  # TensorBoard reads files whose names hold "tfevents", in the order of their names
 
 
 class EventFile:
-    """The scalars of one curve, from here on: a process that goes on with a curve opens a file of its own."""
+    """The scalars of one curve, from here on: a process that goes on with a curve opens a file of its own.
+
+    Where results are on a store, the file grows on this machine (lmscale.places.beside) and is PUT when it is closed.
+    """
 
     def __init__(self, folder: Path):
         from tensorboard.compat.proto.event_pb2 import (
@@ -27,9 +34,13 @@ class EventFile:
         from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
         self._event, self._log, self._summary, self._check = Event, SessionLog, Summary, masked_crc32c
-        numbers = [int(p.name.removeprefix(PREFIX)) for p in folder.glob(f"{PREFIX}*")]
+        self._folder, here = folder, beside(folder)
+        here.mkdir(parents=True, exist_ok=True)
+        known = names(folder) | names(here)
+        numbers = [int(name.removeprefix(PREFIX)) for name in known if name.startswith(PREFIX)]
         number = max([int(time.time()), *(n + 1 for n in numbers)])  # after those before, whatever the clock says
-        self._file = open(folder / f"{PREFIX}{number:010d}", "xb", buffering=0)  # noqa: SIM115
+        self._path = here / f"{PREFIX}{number:010d}"
+        self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115
         self._last: int | None = None
         self._write(self._event(wall_time=time.time(), file_version="brain.Event:2"))
 
@@ -52,6 +63,9 @@ class EventFile:
 
     def close(self) -> None:
         self._file.close()
+        if (store := on_store(self._folder)) is not None:
+            with suppress(OSError):  # the same numbers are in the curve, which must be there
+                store.upload({self._path.name: str(self._path)})
 
     def _write(self, event: Any) -> None:
         data = event.SerializeToString()

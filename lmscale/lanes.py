@@ -122,6 +122,11 @@ class Lane:
         t = self.training
         return np.stack([t.loader.windows(step, t.step.rows) for step in range(start, stop)])
 
+    def flush(self) -> None:
+        """To be called before a checkpoint or a record that the curve leads to is there."""
+        self.training.fence()
+        self.curve.flush()
+
     def rates(self, start: int, stop: int) -> np.ndarray:
         h = self.training.trajectory.hyperparameters
         length = self.run.steps if self.phase == "cooldown" or h.schedule != "wsd" else None
@@ -195,6 +200,7 @@ def keep(trunk: Lane) -> None:
     """Keeps the trunk that has reached a run's branch point on disk: a larger token count, or another run, goes on from
     there, and whoever trains the cooldown.
     """
+    trunk.flush()
     if trunk.step > 0 and trunk.step not in trunk.checkpoints.steps(kept=True):
         trunk.checkpoints.save(trunk.step, trunk.state, keep=True)
         trunk.checkpoints.prune(trunk.step)

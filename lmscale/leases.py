@@ -1,4 +1,6 @@
-"""Who trains a trajectory or a cooldown: leases with fencing tokens, on any folder that all hosts share. No framework.
+"""Who trains a trajectory or a cooldown: leases with fencing tokens, on any folder or object store that all hosts see.
+
+No framework.
 
     trajectories/<id>/claims/000001.json   made once and never again: whoever made it holds token 1
     trajectories/<id>/lease.json           written anew every few seconds by the holder, with what it is doing
@@ -222,19 +224,24 @@ class Lease:
 
 def claims(folder: Path) -> list[Claim]:
     """All claims of a trajectory, oldest first. One that cannot be read counts as made by a process long gone."""
-    found = []
-    for path in sorted((folder / CLAIMS).glob("*.json")):
-        try:
-            found.append(Claim(**json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, TypeError):
-            gone = Owner(host=socket.gethostname(), pid=0, started=f"{_namespace()}-0", nonce="")
-            found.append(Claim(token=int(path.stem), owner=str(gone), position="", sweep=""))
-    return found
+    return [_read_claim(path) for path in _claim_paths(folder)]
 
 
 def last_claim(folder: Path) -> Claim | None:
-    found = claims(folder)
-    return found[-1] if found else None
+    paths = _claim_paths(folder)
+    return _read_claim(paths[-1]) if paths else None
+
+
+def _claim_paths(folder: Path) -> list[Path]:
+    return sorted((folder / CLAIMS).glob("*.json"))
+
+
+def _read_claim(path: Path) -> Claim:
+    try:
+        return Claim(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        gone = Owner(host=socket.gethostname(), pid=0, started=f"{_namespace()}-0", nonce="")
+        return Claim(token=int(path.stem), owner=str(gone), position="", sweep="")
 
 
 def read_lease(folder: Path) -> dict | None:

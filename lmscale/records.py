@@ -10,18 +10,15 @@ Tables are exports: `export` rebuilds them from these files at any time.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
-from lmscale.files import Lines, unsealed, write_atomic
+from lmscale.files import Lines, on_store, set_aside, try_out, unsealed, write_atomic
 
 if TYPE_CHECKING:
     from lmscale.evaluate import NamedSet
@@ -63,6 +60,10 @@ class Curve:
         self.lines.append(row)
         return True
 
+    def flush(self) -> None:
+        """Sees to it that all points are there, as `Lines.flush`."""
+        self.lines.flush()
+
     def read(self) -> list[dict]:
         """The sound points. Of two of one step, left by processes that took over from one another, the later."""
         points = {row["step"]: row for row in self.lines.read()}
@@ -85,13 +86,14 @@ class Workspace:
 
     def __init__(self, out: Path, study: str):
         self.root = out / study
+        self._known: dict[str, dict] = {}  # records on a store, which never change: each is asked for once
 
     def create(self) -> None:
-        """Raises InputError if the folder cannot be written."""
+        """Raises InputError if the folder cannot be written, or its store cannot make an object once."""
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
             (self.root / "trajectories").mkdir(exist_ok=True)
-            tempfile.TemporaryFile(dir=self.root).close()
+            try_out(self.root)
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"out: {str(self.root)!r} cannot be written ({reason}); pass --out DIR") from None
@@ -104,20 +106,22 @@ class Workspace:
 
     def record(self, run_id: str) -> dict | None:
         """The record of a finished run, or None. A record that cannot be read is set aside, and said."""
+        if run_id in self._known:
+            return self._known[run_id]
         path = self.run(run_id) / "record.json"
-        if not path.exists():
-            return None
         try:
             record = unsealed(json.loads(path.read_text(encoding="utf-8")))
             if record["row"]["run_id"] != run_id:
                 raise ValueError("its run_id is another run's")
             if missing := {"scores", "steps", "branch_step"} - set(record) | set(RUN_COLUMNS) - set(record["row"]):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            if on_store(path):
+                self._known[run_id] = record
             return record
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = path.with_suffix(".corrupt")
-            with contextlib.suppress(FileNotFoundError):  # another worker has met it as well
-                os.replace(path, aside)
+            aside = set_aside(path)
             print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
             return None
 
@@ -131,8 +135,7 @@ class Workspace:
                     raise ValueError("its rows are no scores of this run")
                 rows += found
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(path, path.with_suffix(".corrupt"))
+                set_aside(path)
                 print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, sweep again to score it")
         return rows
 

@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from analysis.errors import InputError
 from lmscale.attempts import ATTEMPTS
-from lmscale.files import Lines, folder_clock, sealed, unsealed, write_atomic
+from lmscale.files import Lines, modified, names, now, sealed, unsealed, write_atomic
 from lmscale.leases import LEASE, LEASE_SECONDS, Owner, read_lease
 from lmscale.plan import Trajectory, cost
 from lmscale.records import Workspace
@@ -144,17 +144,17 @@ def read_standing(workspace: Workspace) -> Standing:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"study: {str(path)!r} cannot be read ({error}); the next sweep writes it anew") from None
     finished = _finished(workspace.root / "runs", workspace.root / "runs.csv")
-    now, begun = folder_clock(workspace.root), _names(workspace.root / "trajectories")
+    read, begun = now(workspace.root), names(workspace.root / "trajectories")
     left: dict[str, list[dict]] = {}
     for run in runs:
         if run["run_id"] not in finished:
             left.setdefault(run["trajectory"], []).append(run)
-    known = {name: _attempt(workspace.trajectory(name), now) for name in left if name in begun}
+    known = {name: _attempt(workspace.trajectory(name), read) for name in left if name in begun}
     standings, under_way, done, speed = [], [], 0.0, 0.0
     running, aheads = set(), {}
     for name, unfinished in left.items():
         attempt = known.get(name, Attempt())
-        leases = {run["run_id"]: lease for run in unfinished if (lease := _live(workspace.run(run["run_id"]), now))}
+        leases = {run["run_id"]: lease for run in unfinished if (lease := _live(workspace.run(run["run_id"]), read))}
         # what the holder of the trajectory does; others train cooldowns
         ahead = aheads[name] = _ahead(unfinished, attempt, leases)
         if attempt.status == "running" and ahead is not None:
@@ -191,7 +191,7 @@ def read_standing(workspace: Workspace) -> Standing:
     return Standing(
         study=told["study"],
         started=told["started"],
-        read=_iso(now),
+        read=_iso(read),
         until=told["until"],
         runs=tuple(standings),
         trajectories=trajectories,
@@ -212,12 +212,12 @@ class Attempt:
     lease: dict[str, Any] = field(default_factory=dict)
 
 
-def _attempt(folder: Path, now: float) -> Attempt:
+def _attempt(folder: Path, read: float) -> Attempt:
     """What lease and attempts of a trajectory say. The lease counts until its attempt has a line, or falls silent."""
     lease, lines = read_lease(folder), Lines(folder / ATTEMPTS).read()
     last = max(lines, key=lambda line: line["attempt"], default=None)
     if lease is not None and (last is None or lease["token"] > last["attempt"]):
-        if live := _live(folder, now):
+        if live := _live(folder, read):
             return Attempt(status="running", lease=live)
         return Attempt(status="interrupted", why=f"its worker on {Owner.from_text(lease['owner']).host} fell silent")
     if last is not None and last["status"] in ("failed", "stalled", "interrupted"):
@@ -225,13 +225,13 @@ def _attempt(folder: Path, now: float) -> Attempt:
     return Attempt()
 
 
-def _live(folder: Path, now: float) -> dict | None:
+def _live(folder: Path, read: float) -> dict | None:
     """The lease of a trajectory or run, if somebody has it."""
     lease = read_lease(folder)
     if lease is None or lease["released"] or Owner.from_text(lease["owner"]).is_gone:
         return None
     try:
-        return lease if now - (folder / LEASE).stat().st_mtime < LEASE_SECONDS else None
+        return lease if read - modified(folder / LEASE) < LEASE_SECONDS else None
     except OSError:
         return None
 
@@ -270,10 +270,10 @@ def _finished(folder: Path, table: Path) -> dict[str, tuple[Status, float | None
     """
     exported, rows = _exported(table)
     found: dict[str, tuple[Status, float | None, str]] = {}
-    for name in _names(folder):
+    for name in names(folder):
         path = folder / name / "record.json"
         try:
-            row = rows.get(name) if path.stat().st_mtime_ns < exported else None
+            row = rows.get(name) if modified(path) < exported else None
             row = row or json.loads(path.read_text(encoding="utf-8"))["row"]
             loss = float(row["loss_nats"]) if row["loss_nats"] not in (None, "") else None
             diverged = row["status"] == "diverged"
@@ -287,24 +287,16 @@ def _finished(folder: Path, table: Path) -> dict[str, tuple[Status, float | None
     return found
 
 
-def _exported(table: Path) -> tuple[int, dict[str, dict[str, str]]]:
+def _exported(table: Path) -> tuple[float, dict[str, dict[str, str]]]:
     """When runs.csv was written, and its rows by run."""
     try:
-        with open(table, encoding="utf-8", newline="") as file:
-            written, lines = os.fstat(file.fileno()).st_mtime_ns, csv.reader(file)
-            columns = next(lines)
-            at = {name: columns.index(name) for name in ("run_id", "status", "loss_nats")}
-            return written, {row[at["run_id"]]: {name: row[i] for name, i in at.items()} for row in lines}
+        written = modified(table)  # asked first: of what is written meanwhile there are rows too many, never too few
+        lines = csv.reader(io.StringIO(table.read_text(encoding="utf-8"), newline=""))
+        columns = next(lines)
+        at = {name: columns.index(name) for name in ("run_id", "status", "loss_nats")}
+        return written, {row[at["run_id"]]: {name: row[i] for name, i in at.items()} for row in lines}
     except (OSError, ValueError, StopIteration, IndexError):
-        return 0, {}
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except OSError:
-        return set()
+        return 0.0, {}
 
 
 def _iso(seconds: float) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from lmscale import accelerators, distributed
 from lmscale.evaluate import Evaluation
 from lmscale.event_files import EventFile
+from lmscale.places import beside
 from lmscale.plan import Run, Trajectory
 from lmscale.profiler import Profiler
 from lmscale.records import Workspace
@@ -187,7 +188,7 @@ class Telemetry:
         self.trajectory, self.devices, self.workspace, self.logs = trajectory, devices, workspace, logs
         self.peak = peak_of(devices, dtype)
         self.clock = HostClock(shares_cores=devices[0].platform == "cpu")
-        self.profiler = Profiler(profile, workspace.trajectory(trajectory.id) / "profile", say)
+        self.profiler = Profiler(profile, beside(workspace.trajectory(trajectory.id)) / "profile", say)
         self._open: dict[str, list[Log]] = {}
 
     def call(self, start: int, stop: int, advance: Callable, *inputs: Any) -> tuple[Any, Any]:
@@ -262,7 +263,7 @@ class Telemetry:
     def _make(self, log: str, key: str, phase: str) -> Log:
         if log == "wandb":
             return WandbRun(
-                self.workspace.root,
+                beside(self.workspace.root),
                 project=self.trajectory.study,
                 run_id=key,
                 group=self.trajectory.id,

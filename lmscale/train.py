@@ -239,6 +239,7 @@ def save(lanes: Sequence[Lane], together: Together, step: int) -> None:
     lose_broken(lanes, together, step)
     alive = [(r, lane) for r, lane in enumerate(lanes) if not lane.lost]
     for r, lane in alive:
+        lane.flush()
         lane.checkpoints.save(step, together.model(r), keep=False)
     for _, lane in alive:
         lane.checkpoints.prune(step)
@@ -260,6 +261,7 @@ def finish(lane: Lane) -> None:
     final = Checkpoints(folder / "final", t.say, t.fence)
     final.remove()
     final.save(run.steps, {"params": params}, keep=True)
+    lane.flush()
     made = record(t, run, result)
     commit(t, run, made)
     lane.checkpoints.remove()
@@ -274,6 +276,7 @@ def lose(lane: Lane, why: str) -> None:
     t = lane.training
     planned = (*t.trajectory.runs, *t.trajectory.beyond)
     beyond = [run for run in planned if run.branch_step >= lane.run.branch_step]
+    lane.flush()
     lost = unrecorded(t, [lane.run] if lane.phase == "cooldown" else beyond)
     for run in lost:
         commit(t, run, record(t, run, None))

@@ -16,6 +16,7 @@ class WandbRun:
         import wandb
         from wandb.errors import Error
 
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             self._run = wandb.init(
                 project=project,

@@ -11,6 +11,7 @@ from typing import Protocol
 from lmscale.config import ExecutorConfig, Study
 from lmscale.executors.process import Events
 from lmscale.memory import Memory
+from lmscale.places import beside
 
 CLUSTER = frozenset({"cpus", "gpus", "memory_bytes"})
 READ = {  # the settings that each executor reads
@@ -71,7 +72,7 @@ def make_executor(study: Study, folder: Path) -> Iterator[Executor]:
         case "slurm":
             from lmscale.executors.slurm import Slurm
 
-            yield Slurm(study, folder)
+            yield Slurm(study, beside(folder))
 
 
 def unread(config: ExecutorConfig) -> list[str]:

@@ -64,7 +64,7 @@ def make_study(folder: Path, steps: tuple[int, ...] = STEPS, size: str = "width=
     return path
 
 
-def command(study: Path, out: Path, *more: str) -> list[str]:
+def command(study: Path, out: Path | str, *more: str) -> list[str]:
     return [sys.executable, "-m", "lmscale.cli", "run", str(study), "--out", str(out), "--events", *more]
 
 

@@ -11,6 +11,7 @@ from lmscale.leases import claims
 from lmscale.order import in_order
 from lmscale.records import RUN_COLUMNS, Workspace
 from lmscale.replicas import make_stacks
+from lmscale.shelves import MANIFEST
 from lmscale.train import commit
 
 
@@ -31,7 +32,9 @@ def desks(make_assembly, tmp_path):
 
 def branch(workspace, trajectory, run) -> None:
     """The trunk is at the run's branch point, on disk."""
-    (workspace.trajectory(trajectory.id) / "checkpoints" / f"{run.branch_step:09d}").mkdir(parents=True)
+    branch = workspace.trajectory(trajectory.id) / "checkpoints" / f"{run.branch_step:09d}"
+    branch.mkdir(parents=True)
+    (branch / MANIFEST).write_text("{}")
 
 
 @pytest.fixture
