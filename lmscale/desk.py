@@ -23,6 +23,7 @@ from lmscale.replicas import Stack
 from lmscale.shelves import MANIFEST
 
 WAITING = "waiting"
+SOON: tuple[int, list[str], str | None] = (0, [], None)  # nothing now, but ask again
 
 
 @dataclass(kw_only=True)
@@ -99,11 +100,11 @@ class Desk:
             return helped
         if any(len(self._untrained(stack.members)) > 1 for stack in self.stacks if self._all_held(stack, held)):
             self._wait()
-            return 0, [], None
+            return SOON
         self.stop_waiting()
         if held.trajectories <= self.trajectories.alive and held.runs <= self.cooldowns.alive:
             return None
-        return 0, [], None
+        return SOON
 
     def _take(self, stack: Stack, leavings: bool, held: Held) -> list[str]:
         for trajectory in stack.members:

@@ -151,7 +151,7 @@ def begin(t: Training) -> None:
     )
     for run in t.trajectory.runs:  # of one that was killed after its record was made
         if t.workspace.record(run.id) is not None:
-            Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say, t.fence).remove()
+            _cooldown(t, run).remove()
     t.meshes = tuple(dict.fromkeys([*meshes, t.mesh]))
     noted = {"id": t.trajectory.id, "compute_dtype": dtype, "meshes": t.meshes, **t.trajectory.identity}
     write_json(path, noted)
@@ -159,27 +159,20 @@ def begin(t: Training) -> None:
 
 def has_branched(t: Training, run: Run) -> bool:
     """Whether the run's cooldown can begin, or go on, without the trunk: it is on disk at the branch point."""
-    if run.branch_step == 0 or Checkpoints(t.workspace.run(run.id) / "checkpoints").steps():
+    if run.branch_step == 0 or _cooldown(t, run).steps():
         return True
     return run.branch_step in _trunk(t).steps()
 
 
 def resume_cooldown(t: Training, run: Run) -> Lane | None:
     """The run's cooldown as far as it is on disk, or from the trunk at its branch point; None if neither is whole."""
-    folder = t.workspace.run(run.id)
-    own, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "curve.jsonl")
-    found = own.restore_latest(t.step.abstract_state, run.steps)
+    found = _cooldown(t, run).restore_latest(t.step.abstract_state, run.steps)
     if found is None:
         if run.branch_step == 0:
             found = 0, t.step.init(t.trajectory.seed)
         else:
             found = _trunk(t).restore_latest(t.step.abstract_state, run.branch_step, run.branch_step)
-    if found is None:
-        return None
-    if distributed.leads():
-        folder.mkdir(parents=True, exist_ok=True)
-        _truncate(t, curve, found[0])
-    return Lane(training=t, run=run, phase="cooldown", step=found[0], state=found[1], checkpoints=own, curve=curve)
+    return None if found is None else _cool(t, run, *found)
 
 
 def resume_trunk(t: Training, run: Run) -> Lane:
@@ -196,6 +189,10 @@ def _trunk(t: Training) -> Checkpoints:
     return Checkpoints(t.workspace.trajectory(t.trajectory.id) / "checkpoints", t.say, t.fence)
 
 
+def _cooldown(t: Training, run: Run) -> Checkpoints:
+    return Checkpoints(t.workspace.run(run.id) / "checkpoints", t.say, t.fence)
+
+
 def keep(trunk: Lane) -> None:
     """Keeps the trunk that has reached a run's branch point on disk: a larger token count, or another run, goes on from
     there, and whoever trains the cooldown.
@@ -208,14 +205,19 @@ def keep(trunk: Lane) -> None:
 
 def branch_off(trunk: Lane) -> Lane:
     """The cooldown of the run that the trunk has reached, which gives it its buffers."""
-    t, run = trunk.training, trunk.run
+    state, trunk.state = trunk.state, None
+    assert state is not None
+    return _cool(trunk.training, trunk.run, trunk.step, state)
+
+
+def _cool(t: Training, run: Run, step: int, state: State) -> Lane:
+    """The lane of a cooldown that stands at `step`; its curve begins after the branch point."""
     folder = t.workspace.run(run.id)
-    own, curve = Checkpoints(folder / "checkpoints", t.say, t.fence), Curve(folder / "curve.jsonl")
+    own, curve = _cooldown(t, run), Curve(folder / "curve.jsonl")
     if distributed.leads():
         folder.mkdir(parents=True, exist_ok=True)
-        _truncate(t, curve, -1)
-    state, trunk.state = trunk.state, None
-    return Lane(training=t, run=run, phase="cooldown", step=trunk.step, state=state, checkpoints=own, curve=curve)
+        _truncate(t, curve, step)
+    return Lane(training=t, run=run, phase="cooldown", step=step, state=state, checkpoints=own, curve=curve)
 
 
 def _truncate(t: Training, curve: Curve, step: int) -> None:
