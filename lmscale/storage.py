@@ -19,9 +19,8 @@ from etils.epath.gpath import PosixGPath
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # after another's conditional PUT was under way (S3 answers 409)
 MAGIC = frozenset("*?[")
-ONE_GET: Mapping[str, Mapping[str, Any]] = {
-    "s3": {"max_concurrency": 1}
-}  # by scheme: else the size is asked for before
+# by scheme: what makes a read one request, where the size would be asked for before
+ONE_GET: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 1}}
 
 
 class StorePath(PosixGPath):
@@ -82,17 +81,18 @@ class StorePath(PosixGPath):
         Returns whether there is one with these bytes: a PUT whose answer was lost is repeated, and finds itself. So
         `data` must name who writes it where that matters.
         """
-        for seconds in (*RETRY_SECONDS, None):
+        pauses = iter(RETRY_SECONDS)
+        while True:
             try:
                 self._ask("pipe_file", data, mode="create")
                 return True
             except OSError as error:  # there is one, in the words of many servers; or something else
                 with contextlib.suppress(FileNotFoundError):
                     return self.read_bytes() == data
-                if error.errno != errno.EBUSY or seconds is None:
+                pause = next(pauses, None) if error.errno == errno.EBUSY else None
+                if pause is None:
                     raise
-                time.sleep(seconds)
-        raise AssertionError("not reached")
+                time.sleep(pause)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the object. S3 does not say whether there was one."""
@@ -113,9 +113,6 @@ class StorePath(PosixGPath):
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """There are no folders to make."""
-
-    def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
-        self.write_bytes(b"")
 
     def modified(self) -> float:
         """When the object was written, in seconds by the store's clock, in whole ones on S3."""
@@ -144,7 +141,8 @@ class StorePath(PosixGPath):
 
     @property
     def _backend(self) -> Any:
-        raise NotImplementedError("not among the methods above")
+        """What epath's own methods ask: those that are not above would see listings kept by this process."""
+        raise TypeError("a StorePath has no methods beyond its own")
 
 
 @cache
