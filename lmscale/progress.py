@@ -148,5 +148,5 @@ def done_line(row: dict) -> str:
     shape = f"{row['width']}x{row['depth']}x{row['heads']}"
     return (
         f"done  {shape:>9} {row['params']:>11,} params {row['tokens']:>13,} tokens  "
-        f"loss {row['loss_nats']:.4f} +- {row['loss_stderr']:.4f}"
+        f"loss {row['loss_nats']:.4f} +- {row['loss_stderr']:.4f} nats"
     )

@@ -1,7 +1,7 @@
 """Workers on this machine, each pinned to its share of the cores, or to GPUs or TPU chips of its own.
 
-Small models use a core fully and two cores badly: on a two-core CPU two workers train the quickstart grid 1.6 times as
-fast as one. Workers agree through the leases of the trajectories, so nothing is scheduled here.
+Small models use a core fully and two cores badly: on a two-core CPU two workers train the quickstart grid 2.5 times as
+fast as one (docs/benchmarks.md). Workers agree through the leases of the trajectories, so nothing is scheduled here.
 """
 
 from __future__ import annotations
