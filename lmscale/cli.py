@@ -1,27 +1,17 @@
-"""`lmscale ...`: the command line. Imports nothing heavy at the top; each command imports what it needs."""
+"""`lmscale ...`: the command line. Imports nothing heavy; each command (lmscale.commands, lmscale.answer) does."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from analysis.errors import InputError
-from lmscale import DISK, FAILURE, GIVEN_UP, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR, __version__, answer
-from lmscale.asked import Place, positive
-
-if TYPE_CHECKING:
-    from lmscale.assemble import Assembly
-    from lmscale.config import Study
-    from lmscale.estimate import Estimate, Peak
-    from lmscale.memory import Memory
-    from lmscale.until import Goal
-
-SHOWN = 10  # of the runs that a sweep leaves
+from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands
+from lmscale.asked import Place
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="lmscale", description="Scaling-law experiments on language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"lmscale {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, function, about in (
-        ("plan", plan, "print the grid of a study, its cost and its time; train nothing"),
-        ("prepare", prepare, "tokenise a study's text into shards"),
-        ("sweep", sweep, "train every run of a study that is not done yet"),
-        ("run", run, "work on a study in this process; a sweep starts several of these"),
-        ("export", export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
-        ("status", status, "say where the sweep of a study stands, from any terminal; train nothing"),
+        ("plan", commands.plan, "print the grid of a study, its cost and its time; train nothing"),
+        ("prepare", commands.prepare, "tokenise a study's text into shards"),
+        ("sweep", commands.sweep, "train every run of a study that is not done yet"),
+        ("run", commands.run, "work on a study in this process; a sweep starts several of these"),
+        ("export", commands.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
+        ("status", commands.status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
-        command = commands.add_parser(
+        command = subparsers.add_parser(
             name,
             help=about,
             description=about[0].upper() + about[1:] + ".",
@@ -111,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "status":
             command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
-    answer.add_parsers(commands)
+    answer.add_parsers(subparsers)
     return parser
 
 
@@ -120,316 +110,6 @@ def _fields_help() -> str:
 
     rows = [f"  --{name:<28} {kind:<32} {default}" for name, kind, default in fields()]
     return "any field of the study can be replaced (default of a study that does not say):\n" + "\n".join(rows)
-
-
-def _load(args: argparse.Namespace) -> Study:
-    """The study of the command line."""
-    from lmscale.studies import load_study, override
-
-    study = override(load_study(args.study), args.overrides)
-    if args.command != "plan":
-        _check_logs(study)
-    _need("jax", "flax", "optax", "orbax", "rich", "seqio")
-    return study
-
-
-def _assemble(study: Study, out: Path) -> Assembly:
-    """The study with its text."""
-    from lmscale.assemble import assemble
-    from lmscale.records import Workspace
-
-    Workspace(out, study.name).create()
-    return assemble(study, out, lambda line: print(line, file=sys.stderr, flush=True))
-
-
-def _before_jax(devices: int) -> None:
-    """As many CPU devices as the mesh takes in this process (accelerators are not touched by the flag)."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1 and "xla_force_host_platform_device_count" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
-
-
-def _workers(text: str | None) -> int | None:
-    return None if text is None else _count("workers", text)
-
-
-def _count(name: str, text: str) -> int:
-    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= 1024:
-        raise InputError(f"{name}: {text!r} must be a whole number from 1 to 1024")
-    return int(text)
-
-
-def _steps(text: str | None) -> range | None:
-    """Steps FIRST:LAST, both meant, counted from 1."""
-    if text is None:
-        return None
-    first, _, last = text.partition(":")
-    sound = all(part.isdecimal() and len(part) <= 18 for part in (first, last))
-    if not (sound and 1 <= int(first) <= int(last)):
-        raise InputError(f"profile: {text!r} must be two steps counted from 1, the first and the last, such as 100:110")
-    return range(int(first), int(last) + 1)
-
-
-def _check_logs(study: Study) -> None:
-    """Raises InputError, before anything is trained, where the package of a log is missing."""
-    import importlib.util
-
-    for log in study.telemetry:
-        if importlib.util.find_spec(log) is None:
-            raise InputError(
-                f"telemetry: {log!r} needs its package; pip install 'lmscale[{log}]', or pass --telemetry none"
-            )
-
-
-def _need(*modules: str) -> None:
-    import importlib.util
-
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        version = ".".join(map(str, sys.version_info[:2]))
-        raise InputError(
-            f"install: {missing[0]} is missing; this command needs the extra 'train' (pip install 'lmscale[train]') on "
-            f"Python 3.11 to 3.13 (this is {version})"
-        )
-
-
-def plan(args: argparse.Namespace) -> int:
-    from lmscale.estimate import by_peak
-    from lmscale.executors.local import default_workers, has_accelerator
-    from lmscale.grid import require_law
-    from lmscale.memory import study_memory
-    from lmscale.plan_table import as_json, as_text
-    from lmscale.replicas import make_stacks
-
-    named = _device(args)
-    assembly, estimate = _assemble(_load(args), args.out), None
-    study, accelerator = assembly.study, has_accelerator() or named is not None
-    require_law(study, assembly.plan)
-    stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
-    here = 1 if named else default_workers(len(stacks), study.mesh.devices, study.executor.cpus)
-    workers = _workers(args.workers) or here
-    there = named.device.memory_bytes if named else None
-    memory = study_memory(study, workers=workers, accelerator=accelerator, device_bytes=there)
-    if named is not None and not args.no_time:
-        estimate = by_peak(assembly, named, workers)
-    elif not args.no_time:
-        estimate = _estimate(assembly, workers, memory)
-        memory = estimate.memory
-    print(as_text(assembly, estimate, memory, workers), file=sys.stderr if args.json == "-" else sys.stdout)
-    if args.json:
-        answer.write_json(args.json, as_json(assembly, estimate, memory, workers))
-    return 0
-
-
-def _device(args: argparse.Namespace) -> Peak | None:
-    """The devices that a plan is for, if they are not this machine's."""
-    from lmscale.accelerators import find_named
-    from lmscale.estimate import UTILISATION, Peak
-
-    if args.device is None:
-        if args.utilisation is not None:
-            raise InputError("utilisation: is a share of a device's peak; name it with --device NAME")
-        return None
-    name, device = find_named(args.device)
-    share = UTILISATION if args.utilisation is None else positive("utilisation", args.utilisation, such_as="0.4")
-    if share > 1:
-        raise InputError(f"utilisation: {args.utilisation!r} is more than the whole peak; give a share such as 0.4")
-    return Peak(name=name, device=device, utilisation=share)
-
-
-def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estimate:
-    """Times the plan on the cores that one worker of a sweep would have."""
-    from lmscale.allocator import keep_memory
-    from lmscale.executors.cores import pin, share
-
-    before = os.sched_getaffinity(0) if sys.platform == "linux" else None
-    pin(0, share(0, workers, assembly.study.executor.cpus))
-    keep_memory()
-    _before_jax(assembly.study.mesh.devices)
-    try:
-        from lmscale.calibrate import estimate_plan
-
-        return estimate_plan(assembly, workers, memory, lambda line: print(line, file=sys.stderr, flush=True))
-    finally:
-        if before is not None:
-            os.sched_setaffinity(0, before)
-
-
-def prepare(args: argparse.Namespace) -> int:
-    from lmscale.assemble import open_texts
-    from lmscale.records import Workspace
-    from lmscale.studies import load_study, override
-
-    study = override(load_study(args.study), args.overrides)
-    _need("seqio")
-    Workspace(args.out, study.name).create()
-    for shards in open_texts(study, args.out, print).values():
-        for split in (shards.train, shards.heldout):
-            print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
-        print(shards.folder)
-    return 0
-
-
-def sweep(args: argparse.Namespace) -> int:
-    workers, processes = _workers(args.workers), _count("processes", args.processes)
-    _steps(args.profile)
-    from lmscale.grid import require_law
-    from lmscale.job import PROCESSES
-
-    if os.environ.get(PROCESSES, "1") != "1":
-        raise InputError(
-            f"{PROCESSES}: a sweep starts its own processes; unset it, or start 'lmscale run' in every process"
-        )
-    study = _load(args)
-    goal, aim = _goal(args.until, study, args.detach)
-    assembly = _assemble(study, args.out)
-    require_law(study, assembly.plan)
-    from lmscale.sweep import sweep as run_sweep
-
-    profile = ["--profile", args.profile] if args.profile else []
-    told = [args.study, "--out", str(args.out), *profile, *args.overrides, *aim]
-    outcome = run_sweep(assembly, args.out, told, workers, processes, goal, detach=args.detach)
-    if outcome.detached:
-        print(
-            f"{outcome.detached}; {len(outcome.left)} runs to train; lmscale status {args.study} says how far they are"
-        )
-        return 0
-    scored = f"{outcome.scored} scored on sets added since, " if outcome.scored else ""
-    print(
-        f"{outcome.finished} runs trained, {outcome.skipped} were done before, {outcome.diverged} diverged, {scored}"
-        f"in {outcome.seconds / 60:.1f} min; tables in {args.out / assembly.study.name}"
-    )
-    if (share := outcome.engine_share) is not None:
-        print(f"{share:.1%} of the workers' time was not steps, compiling or evaluation")
-    for failure in outcome.failures:
-        print(f"lmscale: {failure}", file=sys.stderr)
-    if outcome.interrupted:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    if outcome.verdict is not None:
-        stopped = outcome.verdict.reached and outcome.left
-        print(f"{'stopped: ' if stopped else ''}{outcome.verdict.words}")
-        if stopped:
-            more = f" and {len(outcome.left) - SHOWN} more" * (len(outcome.left) > SHOWN)
-            print(f"{len(outcome.left)} runs are not trained: {', '.join(outcome.left[:SHOWN])}{more}")
-            return 0
-    if outcome.left:
-        print(f"{len(outcome.left)} runs are left (failed, or with another sweep); repeat the command", file=sys.stderr)
-    if outcome.unscored:
-        print(f"{outcome.unscored} runs have no scores on some evaluation set; see above", file=sys.stderr)
-    return FAILURE if outcome.left or outcome.unscored else 0
-
-
-def _goal(text: str | None, study: Study, detach: bool) -> tuple[Goal | None, list[str]]:
-    """When to stop, and what workers must be told so that they take first what tells most of it."""
-    from lmscale.until import Goal
-
-    if text is None:
-        return None, []
-    goal = Goal.from_text(text)
-    if detach:
-        raise InputError(f"until: {text!r} asks for a sweep that watches, and --detach leaves; drop one of the two")
-    if len(study.recipes) > 1:
-        raise InputError(
-            f"until: {text!r} asks for one law, but the study fits {len(study.recipes)}, one a schedule and rate; "
-            "leave one of them"
-        )
-    return goal, ["--target-flops", repr(goal.flops)] if study.target_flops is None else []
-
-
-def run(args: argparse.Namespace) -> int:
-    if args.events:
-        from lmscale.executors.process import end_with_parent
-
-        end_with_parent()
-    study, workers, profile = _load(args), _workers(args.workers) or 1, _steps(args.profile)
-    from lmscale.allocator import keep_memory
-
-    keep_memory()
-    from lmscale import distributed
-    from lmscale.files import on_store
-    from lmscale.job import find_job
-    from lmscale.records import Workspace
-    from lmscale.shelves import scratch_home
-
-    job = find_job(os.environ)
-    _before_jax(-(-study.mesh.devices // (job.processes if job else 1)))
-    with distributed.joined(job):
-        workspace = Workspace(args.out, study.name)
-        distributed.decide(workspace.create)
-        distributed.check_shared(workspace.root)
-        if on_store(workspace.root):
-            distributed.check_shared(scratch_home(), "set TMPDIR to a folder that all hosts share")
-        assembly = distributed.in_turn(lambda: _assemble(study, args.out))
-        distributed.check_same("study", assembly.digest)
-        from lmscale.full_disk import DiskFailure
-        from lmscale.out_of_memory import OutOfMemory
-        from lmscale.worker import GivenUp, work
-
-        try:
-            stopped = work(
-                assembly,
-                args.out,
-                events=args.events,
-                workers=workers,
-                profile=profile,
-                sweep=args.sweep,
-                sweep_workers=_workers(args.sweep_workers),
-            )
-        except GivenUp as error:  # by all processes alike
-            print(f"lmscale: {error}", file=sys.stderr)
-            return GIVEN_UP
-        except (OutOfMemory, DiskFailure) as error:
-            if job is not None:  # the others have to be told
-                raise
-            print(f"lmscale: {error}", file=sys.stderr, flush=True)
-            if isinstance(error, DiskFailure):
-                os._exit(DISK)  # the threads of the save that failed would go on to complain for pages
-            return OUT_OF_MEMORY
-    if stopped:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    return 0
-
-
-def status(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
-    from lmscale.config import NAME, NAME_RULE
-    from lmscale.records import Workspace
-    from lmscale.standing import read_standing
-    from lmscale.studies import results_name
-
-    _need("rich")
-    name = results_name(args.study)
-    if not NAME.fullmatch(name):
-        raise InputError(f"study: {name!r} {NAME_RULE}; or give a study file")
-    workspace = Workspace(args.out, name)
-    standing = read_standing(workspace)
-    from rich.console import Console
-
-    from lmscale.status_page import write_page
-    from lmscale.status_table import as_table
-
-    with contextlib.suppress(OSError):  # a folder that can only be read
-        write_page(workspace, standing)
-    stream = sys.stderr if args.json == "-" else sys.stdout
-    Console(file=stream, width=None if stream.isatty() else 120, highlight=False).print(as_table(standing))
-    if args.json:
-        answer.write_json(args.json, {**asdict(standing), "counts": standing.counts})
-    return 0
-
-
-def export(args: argparse.Namespace) -> int:
-    from lmscale.records import Workspace
-    from lmscale.studies import results_name
-
-    name = results_name(args.study)
-    workspace = Workspace(args.out, name)
-    if not (workspace.root / "runs").is_dir():
-        raise InputError(f"study: {name!r} has no runs in {str(args.out)!r}; pass --out DIR, or sweep it first")
-    print(f"{workspace.export()} runs exported to {workspace.root}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ FRAMEWORK_FREE = [
     "assemble",
     "evaluate",
     "cli",
+    "commands",
     "answer",
     "answer_profiles",
     "allocator",
