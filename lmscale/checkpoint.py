@@ -17,7 +17,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from lmscale import distributed
+from lmscale.packing import is_packable, pack, packed_like, unpack
 from lmscale.shelves import make_shelf
+
+STATE, PACKED = "state", "packed"  # what orbax writes: the tree, or `pack` of a small one
 
 
 class Checkpoints:
@@ -37,8 +40,9 @@ class Checkpoints:
         if keep and distributed.decide(lambda: self.shelf.keep(step, self.fence)):
             return
         place = distributed.decide(lambda: self._make_room(step))
+        name, content = (PACKED, pack(tree)) if is_packable(tree) else (STATE, tree)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((self.shelf.root / place).absolute() / "state", tree)
+            checkpointer.save((self.shelf.root / place).absolute() / name, content)
         distributed.barrier()
         distributed.decide(lambda: self.shelf.put(step, place, keep, self.fence))
 
@@ -59,8 +63,12 @@ class Checkpoints:
         if wrong:
             raise CorruptCheckpoint(wrong)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        files = (self.shelf.root / place).absolute()
         with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.restore((self.shelf.root / place).absolute() / "state", abstract)
+            if (files / PACKED).exists():  # by a process that had one device
+                tree = unpack(checkpointer.restore(files / PACKED, packed_like(abstract)), abstract)
+            else:
+                tree = checkpointer.restore(files / STATE, abstract)
         distributed.barrier()
         distributed.decide(lambda: self.shelf.done(place))
         return tree

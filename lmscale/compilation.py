@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +13,7 @@ from typing import Literal
 import jax
 
 from lmscale.executors.cores import cores
+from lmscale.pacing import Ledger
 from lmscale.places import user_cache
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # jax's own: where the cache lies, if the user says
@@ -74,6 +77,17 @@ _counted = Programs()
 def programs() -> Programs:
     """How many there were until now."""
     return Programs(_counted.asked, _counted.loaded)
+
+
+@contextmanager
+def compiling(ledger: Ledger, *, surely: bool = False) -> Iterator[None]:
+    """Counts the time as compiling if a program was asked for in it (or `surely`: where it is only traced)."""
+    before, began = programs(), time.monotonic()
+    try:
+        yield
+    finally:
+        if surely or programs().since(before).asked:
+            ledger.compile += time.monotonic() - began
 
 
 def _on_duration(event: str, duration_secs: float, **kwargs: str | int) -> None:

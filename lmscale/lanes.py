@@ -16,7 +16,7 @@ import numpy as np
 
 from lmscale import distributed
 from lmscale.checkpoint import Checkpoints
-from lmscale.compilation import Origin
+from lmscale.compilation import Origin, compiling
 from lmscale.data.loader import EvaluationSet, Loader
 from lmscale.evaluate import NamedSet
 from lmscale.files import write_json
@@ -169,7 +169,7 @@ def resume_cooldown(t: Training, run: Run) -> Lane | None:
     found = _cooldown(t, run).restore_latest(t.step.abstract_state, run.steps)
     if found is None:
         if run.branch_step == 0:
-            found = 0, t.step.init(t.trajectory.seed)
+            found = 0, _initial(t)
         else:
             found = _trunk(t).restore_latest(t.step.abstract_state, run.branch_step, run.branch_step)
     return None if found is None else _cool(t, run, *found)
@@ -179,10 +179,15 @@ def resume_trunk(t: Training, run: Run) -> Lane:
     """The trunk as far as it is on disk, not beyond the run's branch; its curve keeps what later runs still share."""
     trunk, curve = _trunk(t), Curve(t.workspace.trajectory(t.trajectory.id) / "trunk.jsonl")
     found = trunk.restore_latest(t.step.abstract_state, run.branch_step)
-    step, state = found or (0, t.step.init(t.trajectory.seed))
+    step, state = found or (0, _initial(t))
     if not any(later > step for later in trunk.steps()) and distributed.leads():
         _truncate(t, curve, step)
     return Lane(training=t, run=run, phase="trunk", step=step, state=state, checkpoints=trunk, curve=curve)
+
+
+def _initial(t: Training) -> State:
+    with compiling(t.ledger):
+        return t.step.init(t.trajectory.seed)
 
 
 def _trunk(t: Training) -> Checkpoints:

@@ -87,8 +87,8 @@ class FolderShelf:
     def kept(self) -> dict[int, bool]:
         if not self.root.is_dir():
             return {}
-        found = [p for p in self.root.iterdir() if p.name.isdigit() and (p / MANIFEST).exists()]
-        return {int(p.name): _is_kept(_manifest(p)) for p in sorted(found)}
+        found = sorted(p for p in self.root.iterdir() if p.name.isdigit())  # one that lost its manifest is damaged
+        return {int(p.name): (p / MANIFEST).exists() and _is_kept(_manifest(p)) for p in found}
 
     def tidy(self, spared: Collection[int]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

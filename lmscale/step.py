@@ -72,7 +72,8 @@ class Step:
         self.optimizer = make_optimizer(h)
         self.objective = OBJECTIVES[trajectory.objective]
 
-        boxed = jax.eval_shape(self._init, jax.random.key(0))
+        initial = jax.jit(self._init)  # traced once for both its shapes and its program
+        boxed = jax.eval_shape(initial, jax.random.key(0))
         self.state_shardings = tree_shardings(mesh, boxed)
         self.abstract_state = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), self.state_shardings
@@ -80,7 +81,7 @@ class Step:
         self.row_devices = mesh.shape["data"] * mesh.shape["fsdp"]  # over which the rows of a batch are split
         self.tokens_sharding = sharding(mesh, None, "batch", None)
         replicated = sharding(mesh)
-        self.make_state = jax.jit(lambda key: nn.unbox(self._init(key)), out_shardings=self.state_shardings)
+        self.make_state = jax.jit(lambda key: nn.unbox(initial(key)), out_shardings=self.state_shardings)
         self.advance = jax.jit(
             self._advance,
             donate_argnums=0,

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
-from lmscale.compilation import programs
+from lmscale.compilation import compiling, programs
 from lmscale.evaluate import Evaluation, evaluate, score_rows
 from lmscale.files import as_json, create, sealed
 from lmscale.lanes import (
@@ -123,6 +123,7 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
         if step < stop and (stopping or due):
             ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
+            lose_broken(lanes, together, step)
             with t.saves.timed():
                 save(lanes, together, step)
             t.ledger.steps -= t.saves.took
@@ -151,9 +152,8 @@ def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -
     windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
     call = partial(lanes[0].training.telemetry.call, start, stop)
     began = time.monotonic()  # before the call: one that is traced is awaited in it
-    metrics = together.advance(windows, rates, stop - start, call)
-    if programs().since(before).asked:
-        lanes[0].training.ledger.compile += time.monotonic() - began
+    with compiling(lanes[0].training.ledger):
+        metrics = together.advance(windows, rates, stop - start, call)
     if new := [lane.training for lane in lanes if lane.training.start is None]:
         start_up = Start(seconds=time.monotonic() - new[0].began, program=programs().since(before).origin)
         for t in new:
@@ -230,13 +230,16 @@ def note(lane: Lane, call: Dispatched, loss_nats: float, grad_norm: float, step_
 def lose_broken(lanes: Sequence[Lane], together: Together, step: int) -> None:
     """Loses the lanes whose parameters or optimiser state are not finite, though their losses still were."""
     for r, lane in enumerate(lanes):
-        if not lane.lost and not lane.training.step.is_finite(together.model(r)):
+        if lane.lost:
+            continue
+        with compiling(lane.training.ledger):
+            sound = lane.training.step.is_finite(together.model(r))
+        if not sound:
             lose(lane, f"parameters or optimiser state not finite after step {step}")
 
 
 def save(lanes: Sequence[Lane], together: Together, step: int) -> None:
     """A checkpoint of every lane, as if each were trained alone; only then are those before removed."""
-    lose_broken(lanes, together, step)
     alive = [(r, lane) for r, lane in enumerate(lanes) if not lane.lost]
     for r, lane in alive:
         lane.flush()

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from analysis.errors import InputError
 from lmscale import STARTED, attempts, distributed
 from lmscale.assemble import Assembly
-from lmscale.compilation import use_cache
+from lmscale.compilation import compiling, use_cache
 from lmscale.config import Remat, Study
 from lmscale.desk import Desk
 from lmscale.full_disk import DiskFailure, is_full_disk
@@ -214,14 +214,15 @@ class Worker:
     def _train(self, stack: Stack, members: list[Trajectory]) -> None:
         if stack.program not in self.steps:
             placement = self.placements[stack.program]
-            self.steps[stack.program] = Step(
-                members[0],
-                self.mesh,
-                microbatches=placement.microbatches,
-                steps_per_dispatch=self.assembly.study.steps_per_dispatch,
-                remat=placement.remat,
-                replicas=stack.width,
-            )
+            with compiling(self.ledger, surely=True):  # the model is traced
+                self.steps[stack.program] = Step(
+                    members[0],
+                    self.mesh,
+                    microbatches=placement.microbatches,
+                    steps_per_dispatch=self.assembly.study.steps_per_dispatch,
+                    remat=placement.remat,
+                    replicas=stack.width,
+                )
         trainings = [self._training(t, self.steps[stack.program], len(members)) for t in members]
         try:
             train(*trainings)
