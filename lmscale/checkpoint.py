@@ -9,6 +9,7 @@ rest, and all see the same checkpoints.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lmscale import distributed
 from lmscale.packing import is_packable, pack, packed_like, unpack
 from lmscale.shelves import make_shelf
 
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's errors are raised: its threads log pages of them besides
 STATE, PACKED = "state", "packed"  # what orbax writes: the tree, or `pack` of a small one
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lmscale.config import Study
+from lmscale.full_disk import is_full_disk
 from lmscale.layout import FILLED, Placement, advice
 from lmscale.memory import Memory, in_words
 from lmscale.plan import Trajectory
@@ -23,8 +24,10 @@ class OutOfMemory(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be had: XLA's RESOURCE_EXHAUSTED, or Python's own."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    """Whether an exception says that memory could not be had: XLA's RESOURCE_EXHAUSTED, or Python's own. (tensorstore
+    has the same word for a full disk.)
+    """
+    return isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in str(error) and not is_full_disk(error))
 
 
 def amounts(message: str) -> tuple[float | None, float | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import random
 import signal
@@ -13,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,28 +19,12 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from workers import Worker, command, digits, kill_holder, make_study, share_text, start_sweep, uninterrupted
 
 from lmscale import packing
 from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
 from lmscale.files import Lines
 from lmscale.records import Workspace
-
-STUDY = """
-from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
-STUDY = Study(
-    name="small",
-    sizes=(Size({size}),),
-    tokens={tokens},
-    corpus=Corpus(files=({text!r},), heldout=0.2, allow_repeats=True),
-    recipe=Recipe(
-        sequence=32, batch_tokens=PowerRule(value=256), learning_rate=PowerRule(value=5e-3), warmup_tokens=1024
-    ),
-    eval_tokens=2048,
-    steps_per_dispatch=8,
-    telemetry=(),
-)
-"""
-STEPS = (1024, 2048)  # of the two runs
 
 
 @dataclass
@@ -58,104 +41,6 @@ class Counts:
     def __str__(self) -> str:
         said = ", ".join(f"{count:,} {what}" for what, count in self.done.items())
         return f"{self.name} (seed {self.seed}): {said}"
-
-
-def make_study(folder: Path, steps: tuple[int, ...] = STEPS, size: str = "width=32, depth=1") -> Path:
-    """A study over a text made here, with its shards prepared."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text, path = folder / "text.txt", folder / "study.py"
-    words = random.Random(0)
-    text.write_text("\n\n".join("".join(words.choice("abcdefgh \n") for _ in range(400)) for _ in range(600)))
-    path.write_text(STUDY.format(text=str(text), tokens=tuple(256 * s for s in steps), size=size))
-    subprocess.run([sys.executable, "-m", "lmscale.cli", "prepare", str(path), "--out", str(folder)], check=True)
-    return path
-
-
-def command(study: Path, out: Path | str, *more: str) -> list[str]:
-    return [sys.executable, "-m", "lmscale.cli", "run", str(study), "--out", str(out), "--events", *more]
-
-
-def share_text(study: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "shards").exists():
-        (out / "shards").symlink_to(study.parent / "shards")
-
-
-class Worker:
-    """`lmscale run` in a process group of its own, and what it said."""
-
-    def __init__(self, arguments: list[str], env: dict[str, str] | None = None):
-        self.process = subprocess.Popen(
-            arguments,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=os.environ | (env or {}),
-        )
-        self.events: list[dict] = []
-        self.errors: list[str] = []
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._read_errors)]
-        for thread in self._threads:
-            thread.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                self.events.append(json.loads(line))
-
-    def _read_errors(self) -> None:
-        assert self.process.stderr is not None
-        self.errors.extend(self.process.stderr)
-
-    def wait_for(self, event: str, timeout: float = 120.0) -> bool:
-        """Until it says `event`; False if it ends first."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if any(e["event"] == event for e in list(self.events)):
-                return True
-            if self.process.poll() is not None:
-                return False
-            time.sleep(0.01)
-        raise TimeoutError(f"no {event!r} within {timeout} s")
-
-    def kill(self) -> None:
-        """SIGKILL to the whole group, from outside."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-
-    def end(self) -> int:
-        status = self.process.wait(timeout=600)
-        for thread in self._threads:
-            thread.join()
-        return status
-
-    @property
-    def acknowledged(self) -> list[str]:
-        """The runs of which it said that they are done."""
-        return [e["run"] for e in self.events if e["event"] == "done"]
-
-
-def digits(workspace: Workspace) -> dict[str, Any]:
-    """Every number that must not depend on what happened on the way, exactly, by run; and the curves' bytes."""
-    found = {}
-    for record in workspace.records():
-        row = record["row"]
-        trunk = (workspace.trajectory(row["trajectory"]) / "trunk.jsonl").read_bytes()
-        curve = (workspace.run(row["run_id"]) / "curve.jsonl").read_bytes()
-        found[row["run_id"]] = (row["status"], row["loss_nats"].hex(), row["loss_stderr"].hex(), trunk, curve)
-    return found
-
-
-def uninterrupted(study: Path) -> dict[str, Any]:
-    """The digits of the study, trained once without a fault; kept beside it."""
-    out = study.parent / "uninterrupted"
-    share_text(study, out)
-    if not (out / "small" / "runs.csv").exists():
-        worker = Worker(command(study, out))
-        assert worker.end() == 0, worker.errors
-        Workspace(out, "small").export()
-    return digits(Workspace(out, "small"))
 
 
 def commits(folder: Path) -> Iterator[Path]:
@@ -277,15 +162,31 @@ def _damage(path: Path, content: bytes, randomly: random.Random) -> str:
     return how
 
 
-# a launcher: for each round it is told, it tries to take the trajectory, waits, and commits a record
-LAUNCHER = """
-import os, sys, time
+# the clock is as many seconds off as the file argv[1] says at that moment, or argv[1] itself
+CLOCK = """
+import sys, time
 from pathlib import Path
+def shift(said=Path(sys.argv[1]), true=time.time):
+    return true() + float(said.read_text() if said.exists() else said.name)
+for name in ("gmtime", "localtime", "strftime"):
+    def shifted(*given, function=getattr(time, name), moments=name == "strftime"):
+        moment = time.localtime() if moments else time.time()
+        return function(*given) if len(given) > moments else function(*given, moment)
+    setattr(time, name, shifted)
+time.time = shift
+"""
+DAY = 86_400.0
+
+# a launcher: for each round it is told, it tries to take the trajectory, waits, and commits a record
+LAUNCHER = (
+    CLOCK
+    + """
+import os
 from lmscale import leases
 from lmscale.files import write_json
 leases.BEAT_SECONDS, leases.LEASE_SECONDS, leases.SAFE_SECONDS = 0.05, 1.0, 0.5
 leases.Owner.is_gone = property(lambda self: False)  # as if each were a host of its own
-root = Path(sys.argv[1])
+root = Path(sys.argv[2])
 print("ready", flush=True)
 for line in sys.stdin:
     office, said = leases.Leases(lambda name: root / name, "soak"), "passed over"
@@ -308,17 +209,23 @@ for line in sys.stdin:
         break
     print(said, flush=True)
 """
+)
 
 
 def launchers(count: int, rounds: int, seed: int, folder: Path) -> Counts:
-    """`count` processes want one trajectory; in each round the one that takes it is paused past its lease."""
+    """`count` processes want one trajectory; in each round the one that takes it is paused past its lease. The clocks
+    of two in three are a day off.
+    """
     counts = Counts(f"{count} launchers", seed)
     folder.mkdir(parents=True, exist_ok=True)
     many = [
         subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", LAUNCHER, str((0.0, DAY, -DAY)[number % 3]), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        for _ in range(count)
+        for number in range(count)
     ]
     try:
         for process in many:
@@ -365,28 +272,91 @@ def _round(many: list[subprocess.Popen], folder: Path, name: str, counts: Counts
         counts.add(word)
 
 
+# `lmscale` with no file beyond argv[1] bytes
+LIMITED = """
+import resource, runpy, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.argv = sys.argv[1:]
+runpy.run_module("lmscale.cli", run_name="__main__")
+"""
+
+
 def full_disk(study: Path, limits: list[int], folder: Path) -> Counts:
     """No file may grow beyond a limit (RLIMIT_FSIZE): the worker says so, and what was saved before is of use."""
     counts, wanted = Counts("disk full", 0), uninterrupted(study)
     for limit in limits:
         out = folder / f"out{limit}"
         share_text(study, out)
-        limited = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
-        limited += "sys.argv = sys.argv[1:]; runpy.run_module('lmscale.cli', run_name='__main__')"
         arguments = command(study, out, "--checkpoint-seconds", "0.2")
-        worker = Worker([sys.executable, "-c", limited, "lmscale", *arguments[3:]])
-        status = worker.end()
+        worker = Worker([sys.executable, "-c", LIMITED, str(limit), *arguments[3:]])
         counts.add("limits")
-        if status == 0:
+        if worker.end() == 0:
             counts.add("nothing grew so large")
         else:
-            assert status == 74, (limit, status, worker.errors)
-            assert worker.errors[-1].startswith("lmscale: out: "), worker.errors
+            _is_said(worker)
             counts.add("status 74, one line")
-        again = Worker(command(study, out))
-        assert again.end() == 0, again.errors
-        assert digits(Workspace(out, "small")) == wanted, limit
+        _goes_on(study, out, wanted)
         counts.add("went on to the same bits")
+    return counts
+
+
+def full_mount(study: Path, sizes: list[int], folder: Path) -> Counts:
+    """A file system (tmpfs) of so many KiB is full, and then larger. Raises PermissionError where it cannot be had."""
+    counts, wanted = Counts("file system full", 0), uninterrupted(study)
+    out = folder / "mount"
+    out.mkdir(parents=True)
+    for size in sizes:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(out)])
+        if mounted.returncode:
+            raise PermissionError("mount: tmpfs cannot be mounted here")
+        try:
+            share_text(study, out)
+            worker = Worker(command(study, out, "--checkpoint-seconds", "0.2"))
+            worker.end()
+            _is_said(worker)
+            counts.add("status 74, one line")
+            subprocess.run(["mount", "-o", "remount,size=64m", str(out)], check=True)
+            _goes_on(study, out, wanted)
+            counts.add("went on to the same bits")
+        finally:
+            subprocess.run(["umount", str(out)], check=True)
+    return counts
+
+
+def _is_said(worker: Worker) -> None:
+    assert worker.process.returncode == 74, worker.errors
+    assert worker.errors[-1].startswith("lmscale: out: "), worker.errors
+    assert len(worker.errors) <= 12, worker.errors  # the line, after what a thread of tensorstore may have to say
+
+
+def _goes_on(study: Path, out: Path, wanted: dict[str, Any]) -> None:
+    """The same command, undisturbed, ends with what an uninterrupted one made."""
+    again = Worker(command(study, out))
+    assert again.end() == 0, again.errors
+    assert digits(Workspace(out, "small")) == wanted
+
+
+def clocks(study: Path, shifts: list[float], folder: Path) -> Counts:
+    """The clock of a worker jumps while it trains; it is killed, and another goes on whose clock is right."""
+    counts, wanted = Counts("clock jumps", 0), uninterrupted(study)
+    for number, shift in enumerate(shifts):
+        out, said = folder / f"out{number}", folder / f"shift{number}"
+        share_text(study, out)
+        said.write_text("0")
+        arguments = command(study, out, "--checkpoint-seconds", "0.2")[3:]
+        lmscale = f"{CLOCK}import runpy; sys.argv = sys.argv[1:]; runpy.run_module('lmscale.cli', run_name='__main__')"
+        worker = Worker([sys.executable, "-c", lmscale, str(said), *arguments])
+        assert worker.wait_for("progress")
+        said.write_text(str(shift))
+        assert worker.wait_for("done")
+        worker.kill()
+        worker.end()
+        (record,) = Workspace(out, "small").records()
+        ahead = datetime.fromisoformat(record["finished"]).timestamp() - time.time()
+        assert abs(ahead - shift) < 600
+        _goes_on(study, out, wanted)
+        counts.add(f"jumps of {shift / DAY:+.0f} days, went on to the same bits")
     return counts
 
 
@@ -428,20 +398,6 @@ def torn_appends(count: int, seed: int, folder: Path) -> Counts:
         following = steps[-1] + 1
     assert counts.done["lines said and lost"] == 0, counts
     return counts
-
-
-def start_sweep(study: Path, folder: Path) -> subprocess.Popen[str]:
-    """A sweep with one worker."""
-    arguments = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(folder), "--workers", "1"]
-    arguments += ["--allow-collinear", "true"]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def kill_holder(workspace: Workspace) -> None:
-    """SIGKILL to the group of the worker that has the one trajectory there is."""
-    (lease,) = workspace.root.glob("trajectories/*/lease.json")
-    with contextlib.suppress(ProcessLookupError):  # it has just ended
-        os.killpg(int(json.loads(lease.read_text())["owner"].rsplit(":", 3)[1]), signal.SIGKILL)
 
 
 def goodput(study: Path, seconds: float, every: float, folder: Path) -> Counts:

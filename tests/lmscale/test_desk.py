@@ -3,8 +3,8 @@
 import signal
 import time
 
-import faults
 import pytest
+import workers
 
 from lmscale.desk import WAITING, Desk
 from lmscale.leases import claims
@@ -168,21 +168,21 @@ def test_a_cooldown_that_was_recorded_meanwhile_is_not_taken(desks, record):
 
 def test_two_workers_share_one_trunk_and_change_no_bit(tmp_path):
     """Real processes on one size: whoever has no trunk trains cooldowns of the other's."""
-    study = faults.make_study(tmp_path / "study", steps=(256, 512, 768, 1024))
-    alone = faults.uninterrupted(study)
+    study = workers.make_study(tmp_path / "study", steps=(256, 512, 768, 1024))
+    alone = workers.uninterrupted(study)
     out = tmp_path / "both"
-    faults.share_text(study, out)
+    workers.share_text(study, out)
     workspace = Workspace(out, "small")
-    first = faults.Worker(faults.command(study, out))
+    first = workers.Worker(workers.command(study, out))
     assert first.wait_for("start")
     first.process.send_signal(signal.SIGSTOP)  # until the other waits
-    second = faults.Worker(faults.command(study, out))
+    second = workers.Worker(workers.command(study, out))
     while not list(workspace.root.glob(f"{WAITING}/*.json")):
         assert second.process.poll() is None
         time.sleep(0.02)
     first.process.send_signal(signal.SIGCONT)
     assert [worker.end() for worker in (first, second)] == [0, 0], [first.errors, second.errors]
-    assert faults.digits(workspace) == alone
+    assert workers.digits(workspace) == alone
     cooldowns = {claim.owner for run in alone for claim in claims(workspace.run(run))}
     assert len(cooldowns) == 2, "one has trained all"
     assert sorted(first.acknowledged + second.acknowledged) == sorted(alone)

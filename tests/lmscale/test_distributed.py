@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from lmscale import DISK, OUT_OF_MEMORY
 from lmscale.checkpoint import Checkpoints
 from lmscale.cli import main
 from lmscale.records import Workspace
@@ -175,6 +176,40 @@ def test_half_set_variables_and_a_silent_coordinator_end_the_command(study, out,
     monkeypatch.setenv("LMSCALE_PROCESS", "0")
     assert main(["run", str(study), "--out", str(out)]) == 2
     assert "1 of 2 processes came" in capsys.readouterr().err
+
+
+FAILING = """
+import os, runpy
+if os.environ["LMSCALE_PROCESS"] == "1":
+{}
+runpy.run_module("lmscale.cli", run_name="__main__")
+"""
+FULL = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+"""
+SHORT = """
+    import lmscale.step
+    def advance(*arguments):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 48 bytes")
+    lmscale.step.Together.advance = advance
+"""
+
+
+def test_a_disk_or_a_memory_that_is_full_in_one_process_ends_the_job_by_its_name(study, tmp_path):
+    """In all processes the status by which a sweep knows what happened."""
+    words = ["run", str(study), "--events", *SMALL, "--mesh", "2,1,1", "--checkpoint-seconds", "1e-9", "--out"]
+    pairs = {}
+    for name, fault in (("disk", FULL), ("memory", SHORT)):  # at once: most of the time is waiting
+        (tmp_path / name).mkdir()
+        pairs[name] = launch(["-c", FAILING.format(fault), *words, str(share(study, tmp_path / name))], 60)
+    expected = {"disk": (DISK, "out: "), "memory": (OUT_OF_MEMORY, "decoder-64x1-s0")}
+    for name, (status, line) in expected.items():
+        statuses, said = ends(pairs[name])
+        assert statuses == [status, status], (name, said)
+        last = [text.strip().splitlines()[-1] for text in said]
+        assert last[1].startswith(f"lmscale: {line}"), last
+        assert last[0].startswith(f"lmscale: process 1 of 2 failed: {line}"), last
 
 
 TOGETHER = """

@@ -5,6 +5,7 @@ import time
 import faults
 import numpy as np
 import pytest
+import workers
 
 from lmscale import GIVEN_UP
 from lmscale.attempts import ATTEMPTS
@@ -16,7 +17,7 @@ from lmscale.step import State
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return faults.make_study(tmp_path_factory.mktemp("study"))
+    return workers.make_study(tmp_path_factory.mktemp("study"))
 
 
 def test_kills_change_no_bit(study, tmp_path):
@@ -35,22 +36,33 @@ def test_a_full_disk_is_one_line_and_loses_nothing(study, tmp_path):
     print(faults.full_disk(study, [3000, 9000], tmp_path))
 
 
+def test_a_full_file_system_is_one_line_and_loses_nothing(study, tmp_path, without_engine):
+    try:
+        print(faults.full_mount(study, [300], tmp_path))
+    except PermissionError as error:
+        without_engine("tmpfs", str(error))
+
+
+def test_a_clock_that_jumps_changes_no_bit(study, tmp_path):
+    print(faults.clocks(study, [-faults.DAY], tmp_path))  # the worse: what is new looks old
+
+
 def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
     """Killed before the first save three times in one sweep; another sweep tries it again."""
-    faults.share_text(study, tmp_path)
+    workers.share_text(study, tmp_path)
     for _ in range(3):
-        worker = faults.Worker(faults.command(study, tmp_path, "--sweep", "one", "--checkpoint-seconds", "1e9"))
+        worker = workers.Worker(workers.command(study, tmp_path, "--sweep", "one", "--checkpoint-seconds", "1e9"))
         assert worker.wait_for("start")
         worker.kill()
         worker.end()
-    worker = faults.Worker(faults.command(study, tmp_path, "--sweep", "one"))
+    worker = workers.Worker(workers.command(study, tmp_path, "--sweep", "one"))
     assert worker.end() == GIVEN_UP
     (said,) = [e for e in worker.events if e["event"] == "given_up"]
     assert "3 attempts were killed before they got any further" in said["line"]
     folder = Workspace(tmp_path, "small").trajectory(said["trajectory"])
     assert Lines(folder / ATTEMPTS).read()[-1]["status"] == "stalled"
-    assert faults.Worker(faults.command(study, tmp_path, "--sweep", "two")).end() == 0
-    assert faults.digits(Workspace(tmp_path, "small")) == faults.uninterrupted(study)
+    assert workers.Worker(workers.command(study, tmp_path, "--sweep", "two")).end() == 0
+    assert workers.digits(Workspace(tmp_path, "small")) == workers.uninterrupted(study)
 
 
 def test_another_mesh_goes_on_from_the_same_state(tmp_path):
@@ -59,16 +71,16 @@ def test_another_mesh_goes_on_from_the_same_state(tmp_path):
 
 
 def test_a_sweep_starts_a_killed_worker_again(study, tmp_path):
-    faults.share_text(study, tmp_path)
-    sweep, workspace = faults.start_sweep(study, tmp_path), Workspace(tmp_path, "small")
+    workers.share_text(study, tmp_path)
+    sweep, workspace = workers.start_sweep(study, tmp_path), Workspace(tmp_path, "small")
     while not list(workspace.root.glob("trajectories/*/trunk.jsonl")):
         assert sweep.poll() is None
         time.sleep(0.02)
-    faults.kill_holder(workspace)
+    workers.kill_holder(workspace)
     said, _ = sweep.communicate(timeout=300)
     assert sweep.returncode == 0, said
     assert "worker 0 was killed; started again, it goes on from its checkpoints" in said
-    assert faults.digits(workspace) == faults.uninterrupted(study)
+    assert workers.digits(workspace) == workers.uninterrupted(study)
 
 
 @pytest.mark.parametrize("where", ["parameters", "optimizer", "windows", "last call"])

@@ -162,6 +162,8 @@ def test_messages_of_every_backend_are_read(message, asked, there):
 def test_other_failures_are_not_taken_for_it():
     assert not is_out_of_memory(RuntimeError("INTERNAL: something else"))
     assert not is_out_of_memory(OSError(28, "No space left on device"))
+    full = "RESOURCE_EXHAUSTED: Failed to write 166 bytes to file 14: No space left on device [os_error_code='28']"
+    assert not is_out_of_memory(ValueError(full))  # what tensorstore says
     with pytest.raises(MemoryError) as refused:
         bytearray(2**62)
     assert is_out_of_memory(refused.value)

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faults
 import numpy as np
 import pytest
+import workers
 
 from analysis.errors import InputError
 from lmscale.asked import find, write_json
@@ -338,10 +338,10 @@ def wanted(study, tmp_path_factory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("folder")
     (out / "shards").symlink_to(study.parent / "out" / "shards")
     watch = Watch(out / "small")
-    worker = faults.Worker(faults.command(study, out, *OFTEN))
+    worker = workers.Worker(workers.command(study, out, *OFTEN))
     assert worker.end() == 0, worker.errors
     assert 1 <= watch.end()["others"] <= 2
-    return faults.digits(Workspace(out, "small"))
+    return workers.digits(Workspace(out, "small"))
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def swept(study, wanted, bucket, server) -> tuple[Path, list[str]]:
     user_cache().mkdir()
     (user_cache() / "shards").symlink_to(study.parent / "out" / "shards")
     first = Watch(out / "small")
-    worker = faults.Worker(faults.command(study, url, *OFTEN))
+    worker = workers.Worker(workers.command(study, url, *OFTEN))
     assert worker.wait_for("progress"), worker.errors
     server.holding.clear()
     server.go_on.clear()
@@ -377,7 +377,7 @@ def swept(study, wanted, bucket, server) -> tuple[Path, list[str]]:
 def test_a_sweep_on_a_store_is_the_one_in_a_folder_to_the_bit(swept, wanted):
     out, said = swept
     workspace = Workspace(out, "small")
-    assert faults.digits(workspace) == wanted
+    assert workers.digits(workspace) == wanted
     assert f"tables in {out}/small" in said[-2]
     claims = [name for name in objects(workspace.root) if "/claims/" in name]
     assert len(claims) >= 2  # one was killed

@@ -1,6 +1,6 @@
 """The faults of a sweep, many of each: `python tests/soak/sweep.py [ROW ...] [--scale 0.1]`, a line of counts for each.
 
-Rows: corruptions, appends, launchers, disk, meshes, goodput (an hour), kills.
+Rows: corruptions, appends, launchers, disk, mount, clocks, meshes, goodput (an hour), kills.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "lmscale"))
 
 import faults
+import workers
 
 MESHES = [f"{d},{f},{8 // d // f}" for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if d * f <= 8]  # on eight devices
 
@@ -42,16 +43,18 @@ def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], 
 
     def study() -> Path:
         path = folder / "study" / "study.py"
-        return path if path.exists() else faults.make_study(path.parent)
+        return path if path.exists() else workers.make_study(path.parent)
 
     def endless() -> Path:
-        return faults.make_study(folder / "endless", (10**8,))
+        return workers.make_study(folder / "endless", (10**8,))
 
     return {
         "corruptions": lambda: faults.corruptions(many(10_000), seed, folder / "corruptions"),
         "appends": lambda: faults.torn_appends(many(1000), seed, folder / "appends"),
         "launchers": lambda: faults.launchers(8, many(100), seed, folder / "launchers"),
         "disk": lambda: faults.full_disk(study(), [500 + 400 * i for i in range(many(50))], folder / "disk"),
+        "mount": lambda: faults.full_mount(study(), [200 + 60 * i for i in range(many(20))], folder / "mount"),
+        "clocks": lambda: faults.clocks(study(), [faults.DAY, -faults.DAY] * many(10), folder / "clocks"),
         "meshes": lambda: faults.mesh_changes(list(itertools.permutations(MESHES, 2))[: many(90)], folder / "meshes"),
         "goodput": lambda: faults.goodput(endless(), 3600 * scale, 120 * min(1, 10 * scale), folder / "goodput"),
         "kills": lambda: faults.kills(study(), many(200), seed, folder / "kills"),
