@@ -207,9 +207,9 @@ def test_a_disk_or_a_memory_that_is_full_in_one_process_ends_the_job_by_its_name
     for name, (status, line) in expected.items():
         statuses, said = ends(pairs[name])
         assert statuses == [status, status], (name, said)
-        last = [text.strip().splitlines()[-1] for text in said]
-        assert last[1].startswith(f"lmscale: {line}"), last
-        assert last[0].startswith(f"lmscale: process 1 of 2 failed: {line}"), last
+        assert said[0].strip().splitlines()[-1].startswith(f"lmscale: process 1 of 2 failed: {line}"), said
+        # a thread of tensorstore may speak after it
+        assert any(each.startswith(f"lmscale: {line}") for each in said[1].splitlines()), said
 
 
 TOGETHER = """
