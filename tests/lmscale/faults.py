@@ -19,7 +19,17 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from workers import Worker, command, digits, kill_holder, make_study, share_text, start_sweep, uninterrupted
+from workers import (
+    Worker,
+    command,
+    digits,
+    environment,
+    kill_holder,
+    make_study,
+    share_text,
+    start_sweep,
+    uninterrupted,
+)
 
 from lmscale import packing
 from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
@@ -445,12 +455,11 @@ def mesh_changes(pairs: list[tuple[str, str]], folder: Path) -> Counts:
     """A trajectory saved on one mesh and resumed on another: the state is the same to the bit, and what follows the
     same to 1e-5. In a process with eight devices.
     """
-    study = make_study(folder / "study", size="width=64, depth=2, heads=8")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    study = make_study(folder / "study", size="width=64, depth=1, heads=8")
     words = ["/".join(pair) for pair in pairs]
     done = subprocess.run(
         [sys.executable, "-c", MESHES, str(study), str(folder), *words],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        env=environment(8) | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
         capture_output=True,
         text=True,
     )

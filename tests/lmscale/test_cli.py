@@ -1,13 +1,13 @@
 """The command line as a person meets it: the whole loop on a small text, interruption, and one-line errors."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import workers
 
 from lmscale.cli import main
 from lmscale.records import Workspace
@@ -24,12 +24,9 @@ sys.exit(f"loaded {loaded}" if loaded else status)
 
 def lmscale(code: str, *arguments: object, devices: int | None = None) -> subprocess.Popen:
     """A process of its own, with as many CPU devices as it chooses itself unless `devices` are given."""
-    env = dict(os.environ)
-    env.pop("XLA_FLAGS")
-    if devices:
-        env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=workers.environment(devices))
 
 
 def copy_shards(study: Path, out: Path) -> None:

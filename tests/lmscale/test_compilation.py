@@ -1,10 +1,11 @@
 """One compilation a shape over a whole sweep, none in the processes after; a cache that cannot be is done without."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+import workers
 
 from lmscale.compilation import Programs, cache_folder
 from lmscale.data.shards import Shards
@@ -44,8 +45,7 @@ print(json.dumps({"compiled": compiled, "loaded": loaded}))
 
 def run(shards: Shards, out: Path, cache: Path, *fields: str) -> tuple[str, dict[str, dict[str, int]]]:
     """What a worker process prints, and the programs it compiled and loaded, by name."""
-    environment = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
-    environment.pop("XLA_FLAGS")
+    environment = workers.environment() | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     command = [sys.executable, "-c", WORKER, str(shards.folder), str(out), *fields]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

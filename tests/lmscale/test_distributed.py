@@ -1,7 +1,6 @@
 """`lmscale run` in two processes of four CPU devices each, for real: the same loss as one process, stopped, killed."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import workers
 
 from lmscale import DISK, OUT_OF_MEMORY
 from lmscale.checkpoint import Checkpoints
@@ -63,8 +63,8 @@ def launch(arguments: list[str], timeout: int) -> list[subprocess.Popen]:
     """Python with these arguments in the two processes of a job."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    variables |= {"LMSCALE_COORDINATOR": f"127.0.0.1:{port}", "LMSCALE_PROCESSES": "2", "LMSCALE_TIMEOUT": str(timeout)}
+    variables = {"LMSCALE_COORDINATOR": f"127.0.0.1:{port}", "LMSCALE_PROCESSES": "2", "LMSCALE_TIMEOUT": str(timeout)}
+    variables = workers.environment() | variables
     return [
         subprocess.Popen(
             [sys.executable, *arguments],
@@ -124,7 +124,8 @@ def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capf
     assert said[0].strip().splitlines()[-1].startswith("lmscale: process 1 of 2 died or hangs (silent for 10 s)")
     trunk = Checkpoints(next((out / "small" / "trajectories").iterdir()) / "checkpoints")
     assert max(trunk.steps()) >= 4
-    monkeypatch.delenv("XLA_FLAGS")  # so that each of its processes makes four devices
+    # so that each of its processes makes four devices
+    monkeypatch.setenv("XLA_FLAGS", workers.environment()["XLA_FLAGS"])
     assert main(["sweep", str(study), "--out", str(out), "--processes", "2", *SMALL, *mesh]) == 0, capfd.readouterr()
     found = Workspace(out, "small")
     compare(found, alone)

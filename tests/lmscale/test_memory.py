@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+import workers
 
 from analysis.errors import InputError
 from lmscale import FAILURE, OUT_OF_MEMORY, layout, memory
@@ -213,7 +214,7 @@ def test_a_size_that_runs_out_of_memory_leaves_the_others(tmp_path):
     """For real: the step of the large size takes more than the address space that the workers have."""
     (tmp_path / "text.txt").write_text("".join(f"line {i} of {i * i % 9973}\n" for i in range(8000)))
     (tmp_path / "large.py").write_text(STUDY.format(text=str(tmp_path / "text.txt")))
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    env = workers.environment()
 
     def lmscale(code: str, command: str, *more: str) -> subprocess.CompletedProcess:
         arguments = [

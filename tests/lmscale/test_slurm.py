@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import workers
 from engines import GRID, same, share, train_here
 
 from lmscale.records import Workspace
@@ -51,7 +52,7 @@ def local(study, tmp_path_factory) -> Workspace:
 
 def sweep(study: Path, out: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(out), *ON_SLURM, *arguments]
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} if "--mesh" in arguments else None
+    env = workers.environment() if "--mesh" in arguments else None
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 

@@ -34,6 +34,13 @@ STUDY = Study(
 STEPS = (1024, 2048)  # of the two runs
 
 
+def environment(devices: int | None = None) -> dict[str, str]:
+    """Of a process that makes so many CPU devices, or as many as its mesh asks for; otherwise as in the tests'."""
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    flags += [f"--xla_force_host_platform_device_count={devices}"] if devices else []
+    return {**os.environ, "XLA_FLAGS": " ".join(flags)}
+
+
 def make_study(folder: Path, steps: tuple[int, ...] = STEPS, size: str = "width=32, depth=1") -> Path:
     """A study over a text made here, with its shards prepared."""
     folder.mkdir(parents=True, exist_ok=True)
