@@ -1,9 +1,11 @@
 """A configuration holds what its annotations say, or is refused in one line."""
 
+import random
+
 import pytest
 
 from analysis.errors import InputError
-from lmscale.config import Corpus, MeshConfig, PowerRule, Recipe, Size, Study
+from lmscale.config import Corpus, EvalSet, MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.studies import fields, override
 
 
@@ -16,6 +18,26 @@ def test_numbers_and_lists_become_what_is_annotated():
     assert made.tokens == (1_000_000, 2_000_000)
     assert [type(value) for value in (made.tokens, made.tokens[0], made.eval_tokens)] == [tuple, int, int]
     assert made == study(tokens=(1_000_000, 2_000_000), eval_tokens=100_000)
+
+
+def test_no_name_leads_out_of_its_folder(tmp_path):
+    """10,000 names, of letters that shells, paths and terminals take for something else."""
+    randomly, taken, said = random.Random(0), 0, set()
+    for _ in range(10_000):
+        letters = randomly.choice(("ab0._-", "ab0._-/", "aZ.~/\\ \0\n\x1b[31m*?$`;|\u00e9\u6f22\u202e"))
+        name = "".join(randomly.choices(letters, k=randomly.randrange(70)))
+        for make in (lambda name=name: study(name=name), lambda name=name: EvalSet(name=name, corpus=Corpus())):
+            try:
+                made = make()
+            except InputError as error:
+                said.add(str(error))
+                continue
+            taken += 1
+            assert (tmp_path / made.name).resolve().parent == tmp_path.resolve()
+            assert made.name.isascii()
+            assert len(made.name) <= 64
+    assert all("name: " in line and line.isprintable() for line in said)
+    assert 1000 < taken < 10_000
 
 
 @pytest.mark.parametrize(
