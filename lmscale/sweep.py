@@ -5,16 +5,17 @@ from __future__ import annotations
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale import INTERRUPTED, STARTED, USER_ERROR
 from lmscale.assemble import Assembly
 from lmscale.executors.base import make_executor, unread
-from lmscale.executors.process import Event
+from lmscale.executors.process import Event, Events
 from lmscale.layout import place_all
 from lmscale.pacing import Sparing
 from lmscale.plan import Run, Trajectory, cost
@@ -97,20 +98,14 @@ def sweep(
             if detach:
                 outcome.detached = executor.detach(told, count, processes)
             else:
-                total = sum(cost(t, run) for t, run in pending)
-                with kept_fresh(workspace), make_display(total, count) as display, _signals() as asked:
+                to_score = f", {len(late)} to score on sets added since" if late else ""
+                begun = [f"{len(pending)} runs to train{to_score}, {len(trajectories)} trajectories, {count} workers"]
+                if others := unread(study.executor):
+                    names = ", ".join(f"executor.{name}" for name in others)
+                    begun.append(f"{names}: not read by the executor {study.executor.name!r}")
+                with make_display(sum(cost(t, run) for t, run in pending), count) as display:
                     meter = Meter(display, workspace, outcome, {run.id: (t, run) for t, run in pending}, watch)
-                    to_score = f", {len(late)} to score on sets added since" if late else ""
-                    counts = f"{len(trajectories)} trajectories, {count} workers"
-                    display.say(f"{len(pending)} runs to train{to_score}, {counts}")
-                    if others := unread(study.executor):
-                        names = ", ".join(f"executor.{name}" for name in others)
-                        display.say(f"{names}: not read by the executor {study.executor.name!r}")
-                    with closing(executor.run(told, count, processes, lambda: len(asked) + meter.enough())) as events:
-                        for event in events:
-                            meter.take(event)
-                    meter.close()
-                outcome.interrupted = bool(asked)
+                    outcome.interrupted = _follow(partial(executor.run, told, count, processes), meter, begun)
     outcome.left = [run_words(t, run) for t, run in pending if workspace.record(run.id) is None]
     outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.extra_sets)) for _, run, _ in grid)
     outcome.verdict = watch.close() if watch else None
@@ -118,6 +113,18 @@ def sweep(
     refresh(workspace)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def _follow(run: Callable[[Callable[[], int]], Events], meter: Meter, begun: list[str]) -> bool:
+    """Lets the workers of an executor work until they end, or are asked to; True if a person asked."""
+    with kept_fresh(meter.workspace), _signals() as asked:
+        for line in begun:
+            meter.display.say(line)
+        with closing(run(lambda: len(asked) + meter.enough())) as events:
+            for event in events:
+                meter.take(event)
+        meter.close()
+    return bool(asked)
 
 
 @dataclass
