@@ -46,7 +46,7 @@ plot: setup
 	$(LMSCALE) plot $(RUNS)
 
 test: setup
-	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Ratios against named peers on the same work in one run: the fit (one thread each, for these matrices are small), and
 # training; then what planning 10,000 runs takes. NANOGPT=path and NANODO=path are checkouts of those peers; PyTorch is

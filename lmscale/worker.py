@@ -314,7 +314,8 @@ class Stop:
     def tell_sweep(self, message: dict) -> None:
         """A line for the sweep that started this worker; without it there is nobody to work for."""
         try:
-            print(json.dumps(message, allow_nan=False), flush=True)
+            sys.stdout.write(json.dumps(message, allow_nan=False) + "\n")  # at once: libraries print between two writes
+            sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.requested = True

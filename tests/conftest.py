@@ -49,6 +49,16 @@ def without_engine() -> Callable[[str, str], NoReturn]:
     return without
 
 
+# longest first, of the files that take more than half a minute: on several cores the last of them ends alone
+LONG = ("distributed", "faults", "storage", "cli", "desk", "slurm", "ray", "memory", "compilation", "train", "step")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of the tests of training in the order of LONG before all others; within a file nothing moves."""
+    places = {f"tests/lmscale/test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONG)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = [r.longrepr[2] for r in terminalreporter.stats.get("skipped", []) if isinstance(r.longrepr, tuple)]
     engines = [reason.removeprefix("Skipped: ") for reason in reasons if reason.startswith("Skipped: engine ")]

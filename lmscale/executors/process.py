@@ -200,7 +200,7 @@ def _listen(worker: int, process: subprocess.Popen[str], events: queue.Queue[Eve
     drain.start()
     for line in process.stdout:
         try:
-            message = json.loads(line)
+            message, _ = json.JSONDecoder().raw_decode(line)  # a library may have printed before the line's end
         except json.JSONDecodeError:
             message = None
         if line.startswith("[Gloo]"):  # CPU collectives count their peers on standard output

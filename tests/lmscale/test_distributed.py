@@ -6,20 +6,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 import workers
 
 from lmscale import DISK, OUT_OF_MEMORY
-from lmscale.checkpoint import Checkpoints
+from lmscale.assemble import assemble
+from lmscale.checkpoint import PACKED, Checkpoints
 from lmscale.cli import main
+from lmscale.config import MeshConfig
+from lmscale.mesh import make_mesh
 from lmscale.records import Workspace
+from lmscale.step import Step
+from lmscale.studies import load_study, override
 
 # eight heads: a tensor axis through both processes fits
 SMALL = ["--sizes", "64x1x8", "--tokens", "4096,8192", "--recipe.sequence", "16", "--recipe.batch-tokens.value", "128"]
@@ -81,7 +85,7 @@ def events(process: subprocess.Popen) -> Iterator[dict]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("{"):
-            yield json.loads(line)
+            yield json.JSONDecoder().raw_decode(line)[0]  # Gloo prints as well
 
 
 def ends(processes: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
@@ -90,27 +94,29 @@ def ends(processes: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
     return [process.returncode for process in processes], said
 
 
-def compare(found: Workspace, alone: Workspace) -> None:
-    """Held-out losses and final parameters of every run."""
+@pytest.fixture(scope="module")
+def compare(study, alone) -> Callable[[Workspace], None]:
+    """compare(found): held-out losses and final parameters of every run, beside those of one process."""
+    (trajectory,) = assemble(override(load_study(str(study)), SMALL), alone.root.parent, print).plan
+    step = Step(trajectory, make_mesh(MeshConfig()), microbatches=1, steps_per_dispatch=1)
+    like = {"params": step.abstract_state.params}  # on one device, whatever it was saved from
     wanted = {record["row"]["run_id"]: record for record in alone.records()}
-    records = {record["row"]["run_id"]: record for record in found.records()}
-    assert records.keys() == wanted.keys()
-    for run_id, record in records.items():
-        assert record["row"]["loss_nats"] == pytest.approx(wanted[run_id]["row"]["loss_nats"], rel=1e-5)
-        theirs = restored(alone, run_id, record["steps"], None)
-        ours = restored(found, run_id, record["steps"], theirs)  # on one device, whatever it was saved from
-        for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4)
+
+    def restored(workspace: Workspace, run_id: str) -> Any:
+        return Checkpoints(workspace.run(run_id) / "final").restore(wanted[run_id]["steps"], like)
+
+    def compare(found: Workspace) -> None:
+        records = {record["row"]["run_id"]: record for record in found.records()}
+        assert records.keys() == wanted.keys()
+        for run_id, record in records.items():
+            assert record["row"]["loss_nats"] == pytest.approx(wanted[run_id]["row"]["loss_nats"], rel=1e-5)
+            for a, b in zip(*(jax.tree.leaves(restored(each, run_id)) for each in (found, alone)), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-4)
+
+    return compare
 
 
-def restored(workspace: Workspace, run_id: str, step: int, like: Any) -> Any:
-    """The final parameters of a run."""
-    folder = workspace.run(run_id) / "final" / f"{step:09d}" / "state"
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(folder.absolute(), like)
-
-
-def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capfd, monkeypatch):
+def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, compare, capfd, monkeypatch):
     mesh = ["--mesh", "2,2,2"]
     processes = start(study, out, *mesh, "--checkpoint-seconds", "1e-9")
     progress = 0
@@ -128,14 +134,14 @@ def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, capf
     monkeypatch.setenv("XLA_FLAGS", workers.environment()["XLA_FLAGS"])
     assert main(["sweep", str(study), "--out", str(out), "--processes", "2", *SMALL, *mesh]) == 0, capfd.readouterr()
     found = Workspace(out, "small")
-    compare(found, alone)
+    compare(found)
     assert {record["row"]["mesh"] for record in found.records()} == {"2,2,2"}
     curve = (out / "small" / "curves.csv").read_text().splitlines()
     expected = (alone.root / "curves.csv").read_text().splitlines() if alone.export() else []
     assert len(curve) == len(expected) > 8  # no line twice, none missing
 
 
-def test_sigterm_to_one_stops_both_and_one_process_goes_on(study, out, alone):
+def test_sigterm_to_one_stops_both_and_one_process_goes_on(study, out, compare):
     processes = start(study, out, "--mesh", "1,1,8")  # the tensor axis runs through both: each holds every row
     for event in events(processes[0]):
         if event["event"] == "progress":
@@ -149,7 +155,22 @@ def test_sigterm_to_one_stops_both_and_one_process_goes_on(study, out, alone):
     before = time.time()
     assert main(["run", str(study), "--out", str(out), *SMALL]) == 0
     assert all(path.stat().st_mtime > before for path in out.glob("small/runs/*/record.json"))
-    compare(Workspace(out, "small"), alone)
+    compare(Workspace(out, "small"))
+
+
+def test_a_job_of_two_goes_on_with_what_one_process_began(study, out, compare):
+    """On one device a small state is packed; each process of the job takes its parts of it."""
+    arguments = [*SMALL, "--checkpoint-seconds", "1e-9"]
+    one = workers.Worker(workers.command(study, out, *arguments), workers.environment())
+    assert one.wait_for("progress")
+    one.process.send_signal(signal.SIGTERM)
+    assert one.end() == 130, one.errors
+    assert len(Workspace(out, "small").records()) < 2
+    assert list((out / "small" / "trajectories").glob(f"*/checkpoints/*/{PACKED}"))
+    statuses, said = ends(start(study, out, "--mesh", "1,2,1"))
+    assert statuses == [0, 0], said
+    compare(Workspace(out, "small"))
+    assert {tuple(record["meshes"]) for record in Workspace(out, "small").records()} == {("1,1,1", "1,2,1")}
 
 
 def test_a_mesh_that_is_not_all_devices(study, out):

@@ -21,7 +21,7 @@ import workers
 from analysis.errors import InputError
 from lmscale.asked import find, write_json
 from lmscale.attempts import ATTEMPTS
-from lmscale.checkpoint import Checkpoints
+from lmscale.checkpoint import PACKED, Checkpoints
 from lmscale.cli import main
 from lmscale.files import Lines, create, now, on_store
 from lmscale.places import place, user_cache
@@ -362,7 +362,7 @@ def swept(study, wanted, bucket, server) -> tuple[Path, list[str]]:
     worker.end()
     server.held = None
     server.go_on.set()
-    unfinished = [name for name in objects(out / "small") if "/checkpoints/" in name and "/state/" in name]
+    unfinished = [name for name in objects(out / "small") if "/checkpoints/" in name and f"/{PACKED}/" in name]
     assert unfinished
     assert first.end()["others"] <= 2
     second = Watch(out / "small")

@@ -84,7 +84,7 @@ class Worker:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("{"):
-                self.events.append(json.loads(line))
+                self.events.append(json.JSONDecoder().raw_decode(line)[0])
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
