@@ -61,7 +61,7 @@ bench: setup
 	$(VENV)/bin/python tests/bench/plan.py
 
 # Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then
-# the faults that a sweep survives, about an hour.
+# the faults that a sweep survives, two hours and a half.
 soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sweep.py

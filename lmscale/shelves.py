@@ -39,7 +39,7 @@ class Shelf(Protocol):
     root: Path  # of this machine, to which the places of `make_place` and `fetch` are relative (or they are absolute)
 
     def kept(self) -> dict[int, bool]:
-        """Steps of the whole checkpoints, ascending, and whether each was saved to be kept; not yet verified."""
+        """Steps of the checkpoints, ascending, and whether each was saved to be kept; not yet verified."""
         ...
 
     def tidy(self, spared: Collection[int]) -> None:

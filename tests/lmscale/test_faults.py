@@ -3,6 +3,7 @@
 import time
 
 import faults
+import file_faults
 import numpy as np
 import pytest
 import workers
@@ -25,7 +26,7 @@ def test_kills_change_no_bit(study, tmp_path):
 
 
 def test_corrupt_checkpoints_are_seen(tmp_path):
-    print(faults.corruptions(60, 5, tmp_path))
+    print(file_faults.corruptions(60, 5, tmp_path))
 
 
 def test_launchers_commit_once(tmp_path):
@@ -33,12 +34,12 @@ def test_launchers_commit_once(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(study, tmp_path):
-    print(faults.full_disk(study, [3000, 9000], tmp_path))
+    print(file_faults.full_disk(study, [3000, 9000], tmp_path))
 
 
 def test_a_full_file_system_is_one_line_and_loses_nothing(study, tmp_path, without_engine):
     try:
-        print(faults.full_mount(study, [300], tmp_path))
+        print(file_faults.full_mount(study, [300], tmp_path))
     except PermissionError as error:
         without_engine("tmpfs", str(error))
 

@@ -3,7 +3,7 @@
 import json
 import os
 
-import faults
+import file_faults
 
 from lmscale.files import Lines, create, sealed, unsealed, write_json
 
@@ -66,4 +66,4 @@ def test_damaged_lines_are_set_aside(tmp_path):
 
 
 def test_a_kill_while_lines_are_appended_costs_none_that_was_said(tmp_path):
-    print(faults.torn_appends(8, 5, tmp_path))
+    print(file_faults.torn_appends(8, 5, tmp_path))

@@ -1,4 +1,4 @@
-"""Workers and sweeps as processes of their own on a small study, for tests that disturb them; and what they made."""
+"""Workers and sweeps as processes of their own on a small study, for tests that disturb them; what they made; counts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,22 @@ STUDY = Study(
 )
 """
 STEPS = (1024, 2048)  # of the two runs
+
+
+@dataclass
+class Counts:
+    """What a soak prints."""
+
+    name: str
+    seed: int
+    done: dict[str, int] = field(default_factory=dict)
+
+    def add(self, what: str, count: int = 1) -> None:
+        self.done[what] = self.done.get(what, 0) + count
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{count:,} {what}" for what, count in self.done.items())
+        return f"{self.name} (seed {self.seed}): {said}"
 
 
 def environment(devices: int | None = None) -> dict[str, str]:
@@ -137,6 +154,13 @@ def uninterrupted(study: Path) -> dict[str, Any]:
         assert worker.end() == 0, worker.errors
         Workspace(out, "small").export()
     return digits(Workspace(out, "small"))
+
+
+def goes_on(study: Path, out: Path, wanted: dict[str, Any]) -> None:
+    """The same command, undisturbed, ends with what an uninterrupted one made."""
+    again = Worker(command(study, out))
+    assert again.end() == 0, again.errors
+    assert digits(Workspace(out, "small")) == wanted
 
 
 def start_sweep(study: Path, folder: Path) -> subprocess.Popen[str]:

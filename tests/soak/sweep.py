@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "lmscale"))
 
 import faults
+import file_faults
 import workers
 
 MESHES = [f"{d},{f},{8 // d // f}" for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if d * f <= 8]  # on eight devices
@@ -37,7 +38,7 @@ def main() -> int:
     return 0
 
 
-def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], faults.Counts]]:
+def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], workers.Counts]]:
     def many(count: int) -> int:
         return max(1, round(count * scale))
 
@@ -49,11 +50,11 @@ def long_forms(folder: Path, scale: float, seed: int) -> dict[str, Callable[[], 
         return workers.make_study(folder / "endless", (10**8,))
 
     return {
-        "corruptions": lambda: faults.corruptions(many(10_000), seed, folder / "corruptions"),
-        "appends": lambda: faults.torn_appends(many(1000), seed, folder / "appends"),
+        "corruptions": lambda: file_faults.corruptions(many(10_000), seed, folder / "corruptions"),
+        "appends": lambda: file_faults.torn_appends(many(1000), seed, folder / "appends"),
         "launchers": lambda: faults.launchers(8, many(100), seed, folder / "launchers"),
-        "disk": lambda: faults.full_disk(study(), [500 + 400 * i for i in range(many(50))], folder / "disk"),
-        "mount": lambda: faults.full_mount(study(), [200 + 60 * i for i in range(many(20))], folder / "mount"),
+        "disk": lambda: file_faults.full_disk(study(), [500 + 400 * i for i in range(many(50))], folder / "disk"),
+        "mount": lambda: file_faults.full_mount(study(), [200 + 60 * i for i in range(many(20))], folder / "mount"),
         "clocks": lambda: faults.clocks(study(), [faults.DAY, -faults.DAY] * many(10), folder / "clocks"),
         "meshes": lambda: faults.mesh_changes(list(itertools.permutations(MESHES, 2))[: many(90)], folder / "meshes"),
         "goodput": lambda: faults.goodput(endless(), 3600 * scale, 120 * min(1, 10 * scale), folder / "goodput"),
