@@ -264,6 +264,7 @@ def run(args: argparse.Namespace) -> int:
         assembly = distributed.in_turn(lambda: _assemble(study, args.out))
         distributed.check_same("study", assembly.digest)
         from lmscale.full_disk import DiskFailure
+        from lmscale.last_line import say_last
         from lmscale.out_of_memory import OutOfMemory
         from lmscale.worker import GivenUp, work
 
@@ -283,9 +284,10 @@ def run(args: argparse.Namespace) -> int:
         except (OutOfMemory, DiskFailure) as error:
             if job is not None:  # the others have to be told
                 raise
-            print(f"lmscale: {error}", file=sys.stderr, flush=True)
             if isinstance(error, DiskFailure):
-                os._exit(DISK)  # the threads of the save that failed would go on to complain for pages
+                say_last(str(error))
+                os._exit(DISK)  # the threads of the save that failed are not waited for
+            print(f"lmscale: {error}", file=sys.stderr)
             return OUT_OF_MEMORY
     if stopped:
         print("interrupted; the same command goes on from here", file=sys.stderr)

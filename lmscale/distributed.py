@@ -27,6 +27,7 @@ from analysis.errors import InputError
 from lmscale import DISK, FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_ERROR
 from lmscale.full_disk import DiskFailure
 from lmscale.job import COORDINATOR, Job
+from lmscale.last_line import say_last
 from lmscale.out_of_memory import OutOfMemory
 from lmscale.rollcall import call_roll, is_loopback
 from lmscale.typed import check
@@ -237,8 +238,7 @@ class Team:
 
     def _end(self, status: int, line: str, told: str | None) -> None:
         """Ends this process, and tells the others why: jax's own way out waits for them."""
-        print(f"lmscale: {line}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        say_last(line)
         self.last_word.keep()
         if told is not None:
             with contextlib.suppress(Exception):  # the coordinator may be what failed

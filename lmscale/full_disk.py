@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 
 REFUSALS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -15,6 +16,12 @@ class DiskFailure(Exception):
 
 def is_full_disk(error: BaseException) -> bool:
     """Whether an exception says so, by Python's errors or in C++'s words."""
+    return refusal(error) is not None
+
+
+def refusal(error: BaseException) -> str | None:
+    """The words of the disk in an exception, of which tensorstore's run to pages; None if it is none of the disk's."""
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        return True
-    return WORDS.search(str(error)) is not None
+        return os.strerror(error.errno)
+    found = WORDS.search(str(error))
+    return found.group() if found else None

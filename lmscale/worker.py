@@ -25,7 +25,7 @@ from lmscale.assemble import Assembly
 from lmscale.compilation import compiling, use_cache
 from lmscale.config import Remat, Study
 from lmscale.desk import Desk
-from lmscale.full_disk import DiskFailure, is_full_disk
+from lmscale.full_disk import DiskFailure, is_full_disk, refusal
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
 from lmscale.leases import LeaseLost
@@ -209,7 +209,10 @@ class Worker:
         return True
 
     def disk_failure(self, error: BaseException) -> DiskFailure:
-        return DiskFailure(f"out: {str(self.workspace.root)!r} cannot be written ({' '.join(str(error).split())})")
+        return DiskFailure(
+            f"out: {str(self.workspace.root)!r} cannot be written ({refusal(error)}); make room, and repeat the command: "
+            "it goes on from the last checkpoint"
+        )
 
     def _train(self, stack: Stack, members: list[Trajectory]) -> None:
         if stack.program not in self.steps:
