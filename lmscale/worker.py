@@ -210,8 +210,8 @@ class Worker:
 
     def disk_failure(self, error: BaseException) -> DiskFailure:
         return DiskFailure(
-            f"out: {str(self.workspace.root)!r} cannot be written ({refusal(error)}); make room, and repeat the command: "
-            "it goes on from the last checkpoint"
+            f"out: {str(self.workspace.root)!r} cannot be written ({refusal(error)}); make room, and repeat the "
+            "command, which goes on from the last checkpoint"
         )
 
     def _train(self, stack: Stack, members: list[Trajectory]) -> None:

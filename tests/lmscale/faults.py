@@ -1,4 +1,4 @@
-"""Faults of processes, done to lmscale from outside and counted: a few of each in test_faults.py, many in `make soak`."""
+"""Faults of processes, done to lmscale from outside and counted: a few of each in test_faults.py, many in the soak."""
 
 from __future__ import annotations
 

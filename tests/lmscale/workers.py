@@ -1,4 +1,4 @@
-"""Workers and sweeps as processes of their own on a small study, for tests that disturb them; what they made; counts."""
+"""Workers and sweeps as processes of their own on a small study, for tests that disturb them; what they made; sums."""
 
 from __future__ import annotations
 
