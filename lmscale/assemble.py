@@ -81,9 +81,10 @@ def open_texts(study: Study, out: Path, say: Callable[[str], None], processes: i
 
 
 def _only(corpus: Corpus, parts: tuple[Part, ...]) -> Shards:
-    if len(parts) > 1:
+    part, *others = parts
+    if others:
         raise InputError(f"corpus.task: {corpus.task!r} is a Mixture of {len(parts)} Tasks; name one of them")
-    return open_shards(parts[0].folder)
+    return open_shards(part.folder)
 
 
 def from_shards(study: Study, shards: Shards, texts: Mapping[str, Shards] = MappingProxyType({})) -> Assembly:

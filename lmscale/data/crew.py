@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from analysis.errors import InputError
@@ -32,8 +33,8 @@ def work(items: Iterable[Item], make: Callable[[], Callable[[Item], Result]], pr
         return
     context = multiprocessing.get_context("spawn")  # fork would copy TensorFlow's threads half
     idle: list[Connection] = []
-    busy: dict[Connection, multiprocessing.process.BaseProcess] = {}
-    crew: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    busy: dict[Connection, BaseProcess] = {}
+    crew: dict[Connection, BaseProcess] = {}
     try:
         for item in items:
             if not idle and len(crew) < processes:
@@ -62,7 +63,7 @@ def work(items: Iterable[Item], make: Callable[[], Callable[[Item], Result]], pr
                 process.join()
 
 
-def _results(busy: dict[Connection, multiprocessing.process.BaseProcess], idle: list[Connection]) -> Iterator:
+def _results(busy: dict[Connection, BaseProcess], idle: list[Connection]) -> Iterator:
     for connection in wait(list(busy)):
         assert isinstance(connection, Connection)
         try:
@@ -78,14 +79,14 @@ def _results(busy: dict[Connection, multiprocessing.process.BaseProcess], idle: 
         yield value
 
 
-def _send(connection: Connection, item: object, process: multiprocessing.process.BaseProcess) -> None:
+def _send(connection: Connection, item: object, process: BaseProcess) -> None:
     try:
         connection.send(item)
     except (BrokenPipeError, ConnectionError):
         raise _ended(process) from None
 
 
-def _ended(process: multiprocessing.process.BaseProcess) -> ChildProcessError:
+def _ended(process: BaseProcess) -> ChildProcessError:
     process.join(END_SECONDS)
     hint = (
         "; was there memory enough? --processes takes a smaller number" if process.exitcode == -signal.SIGKILL else ""

@@ -19,7 +19,7 @@ SPLIT = "train"
 
 
 def hub_folder(corpus: Corpus) -> Path | None:
-    """The folder that `hf:PATH` names, if it is one of this machine. Raises InputError for what can be no name either."""
+    """The folder that `hf:PATH` names, if there is one. Raises InputError for what can be no name on the hub either."""
     path = corpus.task.removeprefix(PREFIX)
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -85,7 +85,8 @@ def _load(corpus: Corpus) -> Any:
         raise _failed(corpus, error) from error
     if hasattr(found, "keys"):
         if SPLIT not in found:
-            raise InputError(f"corpus.task: {corpus.task!r} has no split 'train', only {sorted(found)}; add one")
+            splits = sorted(map(str, found))
+            raise InputError(f"corpus.task: {corpus.task!r} has no split 'train', only {splits}; add one")
         found = found[SPLIT]
     return found
 
@@ -93,6 +94,6 @@ def _load(corpus: Corpus) -> Any:
 def _failed(corpus: Corpus, error: Exception) -> InputError:
     why = " ".join(str(error).split())[:200]
     return InputError(
-        f"corpus.task: {corpus.task!r} cannot be loaded ({type(error).__name__}: {why}); check the name, the network and "
-        "your credentials (HF_TOKEN)"
+        f"corpus.task: {corpus.task!r} cannot be loaded ({type(error).__name__}: {why}); check the name, the network "
+        "and your credentials (HF_TOKEN)"
     )

@@ -67,7 +67,7 @@ def write_piece(path: Path, sides: Mapping[str, Side], counts: Counts) -> None:
     arrays["words"] = np.frombuffer(json.dumps(words).encode(), np.uint8)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]  # numpy 2 has one more argument
     os.replace(temporary, path)
 
 

@@ -44,8 +44,8 @@ def lock(folder: Path, echo: Echo) -> Iterator[None]:
 def pieces_folder(folder: Path, vocabularies: Mapping[str, Vocabulary]) -> Iterator[Path]:
     """The folder of pieces beside `folder`, for the process that holds its lock.
 
-    Pieces of another version of lmscale or another vocabulary are removed. What a killed preparation left is kept; after
-    an InputError, which repeating the command would not mend, and at the end, nothing is.
+    Pieces of another version of lmscale or another vocabulary are removed. What a killed preparation left is kept;
+    after an InputError, which repeating the command would not mend, and at the end, nothing is.
     """
     for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)  # half joined

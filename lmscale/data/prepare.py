@@ -1,4 +1,4 @@
-"""Prepares corpora: runs each of their Tasks once and writes its tokens. `python -m lmscale.data.prepare` is the child.
+"""Prepares corpora: each of their Tasks is run once, and its tokens written. `python -m lmscale.data.prepare` does it.
 
 TensorFlow is loaded for the Tasks of users and for TFDS alone (lmscale.data.tasks), and in the child, so that a training
 process can call `ensure_prepared`.

@@ -1,4 +1,4 @@
-"""Prepares one of lmscale's own sources: one process reads, several tokenise, and the pieces are joined. No framework."""
+"""Prepares one of lmscale's own sources: one process reads, several tokenise, the pieces are joined. No framework."""
 
 from __future__ import annotations
 

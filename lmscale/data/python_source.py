@@ -1,4 +1,4 @@
-"""Python sources as text: the standard library's, or those of installed packages. Files without doubles, in a fixed order."""
+"""Python sources as text: the standard library's, or those of installed packages, without doubles, in a fixed order."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ Reader = Callable[[Path, str, Corpus, Reading], Iterator[Document]]
 class Survey:
     """What a corpus holds, before it is read.
 
-    `fingerprint` is a SHA-256 over names and contents of its files, in order. It is None of a dataset that is not on this
-    machine yet: its name, and revision, then stand for it.
+    `fingerprint` is a SHA-256 over names and contents of its files, in order. It is None of a dataset that is not on
+    this machine yet: its name, and revision, then stand for it.
     """
 
     fingerprint: str | None
@@ -183,7 +183,8 @@ def _check_slices(corpus: Corpus, known: set[str], of: str) -> None:
 
 def _python_files(corpus: Corpus) -> tuple[list[tuple[str, Path]], dict[str, int], dict[str, str]]:
     if corpus.task == "python_source":
-        return *list_python_source(), {}
+        files, left_out = list_python_source()
+        return files, left_out, {}
     if corpus.task == "package_source":
         return list_package_source(corpus.packages)
     raise InputError(f"corpus.task: {corpus.task!r} is not a built-in corpus; name one of {', '.join(BUILT_IN)}")

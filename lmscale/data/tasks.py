@@ -26,7 +26,7 @@ from lmscale.data.tokenizers import PROBE, TokenizerChoice, choose_tokenizer, de
 
 
 def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:
-    """The Task or Mixture that `corpus` names, after importing `corpus.module`; lmscale's own sources are Tasks as well.
+    """The Task or Mixture that `corpus` names, after importing `corpus.module`; lmscale's own sources are Tasks too.
 
     Raises:
         InputError: the module does not exist or fails to import; no Task or Mixture has that name.
@@ -224,8 +224,8 @@ def _tfds_source(corpus: Corpus) -> seqio.TfdsDataSource:
 def _not_loaded(corpus: Corpus, error: Exception) -> InputError:
     why = (str(error).strip() or "no reason given").split("\n")[0][:200]
     return InputError(
-        f"corpus.task: {corpus.task!r} cannot be loaded ({type(error).__name__}: {why}); check the name, the network and "
-        "--corpus.data-dir"
+        f"corpus.task: {corpus.task!r} cannot be loaded ({type(error).__name__}: {why}); check the name, the network "
+        "and --corpus.data-dir"
     )
 
 

@@ -1,7 +1,7 @@
 """The user's files that hold text: plain text and JSON lines, both also as .gz, and Parquet. In bounded memory.
 
-What a file says of a document beside its text (`Corpus.slices`) comes from the other fields of its line or row; `source`
-is the file's name where there is no such field.
+What a file says of a document beside its text (`Corpus.slices`) comes from the other fields of its line or row;
+`source` is the file's name where there is no such field.
 """
 
 from __future__ import annotations

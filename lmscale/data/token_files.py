@@ -54,11 +54,12 @@ def _mapped(path: Path, corpus: Corpus) -> NDArray:
     except (OSError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())[:120]
         raise InputError(
-            f"corpus.files: {str(path)!r} is no whole file of integers ({why}); --corpus.token-type says how .bin files "
-            "hold them"
+            f"corpus.files: {str(path)!r} is no whole file of integers ({why}); --corpus.token-type says how .bin "
+            "files hold them"
         ) from None
     if not np.issubdtype(values.dtype, np.integer) or values.ndim not in (1, 2):
         raise InputError(
-            f"corpus.files: {str(path)!r} holds {values.dtype} of rank {values.ndim}; it must be integers of rank 1 or 2"
+            f"corpus.files: {str(path)!r} holds {values.dtype} of rank {values.ndim}; it must be integers of rank 1 "
+            "or 2"
         )
     return values

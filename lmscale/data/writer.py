@@ -49,7 +49,7 @@ class _Stream:
         self.bytes = array("q")
 
     def extend(self, tokens: NDArray, lengths: NDArray, text_bytes: NDArray) -> None:
-        self._token_hash.update(np.ascontiguousarray(tokens, "<u4"))
+        self._token_hash.update(memoryview(np.ascontiguousarray(tokens, "<u4")))
         self.lengths.frombytes(np.ascontiguousarray(lengths, np.int64).tobytes())
         self.bytes.frombytes(np.ascontiguousarray(text_bytes, np.int64).tobytes())
         self._pending.append(tokens.astype(self._dtype))
