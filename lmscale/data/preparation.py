@@ -37,6 +37,8 @@ def lock(folder: Path, echo: Echo) -> Iterator[None]:
         except BlockingIOError:
             echo(f"prepare: another process is preparing {folder.name}; waiting for it")
             fcntl.flock(stream, fcntl.LOCK_EX)
+        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)  # half joined when a preparation was killed
         yield
 
 
@@ -47,8 +49,6 @@ def pieces_folder(folder: Path, vocabularies: Mapping[str, Vocabulary]) -> Itera
     Pieces of another version of lmscale or another vocabulary are removed. What a killed preparation left is kept;
     after an InputError, which repeating the command would not mend, and at the end, nothing is.
     """
-    for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
-        shutil.rmtree(stale, ignore_errors=True)  # half joined
     pieces = folder.with_name(f".{folder.name}.pieces")
     about = json.dumps([FORMAT, __version__, {name: each.digest for name, each in sorted(vocabularies.items())}])
     with contextlib.suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
 """Prepares corpora: each of their Tasks is run once, and its tokens written. `python -m lmscale.data.prepare` does it.
 
-TensorFlow is loaded for the Tasks of users and for TFDS alone (lmscale.data.tasks), and in the child, so that a training
-process can call `ensure_prepared`.
+TensorFlow is loaded for the Tasks of users and for TFDS alone (lmscale.data.tasks), and in the child, so that a
+training process can call `ensure_prepared`.
 """
 
 from __future__ import annotations
