@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import pkgutil
@@ -22,7 +23,21 @@ from lmscale.data.document import Document, Reading
 from lmscale.data.prepared import unknown_task
 from lmscale.data.shards import FEATURE, Vocabulary
 from lmscale.data.text_files import row_document
-from lmscale.data.tokenizers import PROBE, TokenizerChoice, choose_tokenizer, describe_vocabulary
+from lmscale.data.tokenizers import (
+    PROBE,
+    TokenizerChoice,
+    byte_tokens,
+    choose_tokenizer,
+    describe_vocabulary,
+    piece_tokens,
+)
+
+
+BATCH_TEXTS = 256
+TOKENISING = (
+    (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos),
+    (seqio.preprocessors.tokenize_and_append_eos,),
+)
 
 
 def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:
@@ -135,16 +150,74 @@ def examples(task: seqio.Task, shard: int = 0, of: int = 1) -> Iterator[Example]
         InputError: the Task fails; its features are not integers of rank 1.
     """
     info = seqio.ShardInfo(index=shard, num_shards=of) if of > 1 else None
+    asked = {"split": "train", "shuffle": False, "try_in_mem_cache": False, "shard_info": info}
     try:
-        dataset = task.get_dataset(
-            sequence_length=None, split="train", shuffle=False, try_in_mem_cache=False, shard_info=info
-        )
-        for example in dataset.as_numpy_iterator():
+        dataset = None
+        if (texts := _before_tokens(task)) is not None:
+            with contextlib.suppress(ValueError):  # what is to be tokenised is not one text a feature: seqio does it
+                dataset = texts.get_dataset(sequence_length=None, **asked)
+        if dataset is not None:
+            yield from _tokenised(dataset, task.output_features)
+            return
+        for example in task.get_dataset(sequence_length=None, **asked).as_numpy_iterator():
             yield _convert(example, task.output_features)
     except InputError:
         raise
     except Exception as error:  # a Task is the user's code, and may raise anything
         raise _failed(task, error) from error
+
+
+def _before_tokens(task: seqio.Task) -> seqio.Task | None:
+    """The Task without its last steps where these are seqio's own tokenisation of texts in a vocabulary that is read
+    faster without TensorFlow: its features are then texts. None where they are not.
+    """
+    steps = list(task.preprocessors)
+    for last in TOKENISING:
+        if [*map(id, steps[-len(last) :])] == [*map(id, last)]:
+            steps = steps[: -len(last)]
+            break
+    else:
+        return None
+    known = (seqio.ByteVocabulary, seqio.SentencePieceVocabulary)
+    features = task.output_features
+    if any(type(feature.vocabulary) not in known for feature in features.values()):
+        return None
+    if any(getattr(feature.vocabulary, "_use_fast_tokenizer", False) for feature in features.values()):
+        return None  # which may give other tokens
+    return seqio.Task(
+        task.name,
+        source=task.source,  # pyright: ignore[reportArgumentType]
+        preprocessors=steps,
+        output_features={name: replace(each, dtype=tf.string, rank=0) for name, each in features.items()},
+    )
+
+
+def _tokenised(dataset: tf.data.Dataset, features: Mapping[str, seqio.utils.Feature]) -> Iterator[Example]:
+    scalars = [name for name, spec in dataset.element_spec.items() if spec.shape.rank == 0]
+    dataset = dataset.map(lambda example: {name: example[name] for name in scalars}).batch(BATCH_TEXTS).prefetch(2)
+    for batch in dataset.as_numpy_iterator():
+        texts = {name: batch[name].tolist() for name in sorted(features)}
+        tokens = {name: _split(*_encode(features[name], texts[name])) for name in texts}
+        for index in range(len(next(iter(texts.values())))):
+            yield Example(
+                tokens={name: each[index] for name, each in tokens.items()},
+                text_bytes={name: len(each[index]) for name, each in texts.items()},
+                content=b"".join(each[index] for each in texts.values()),
+                given={name: values[index] for name, values in batch.items()},
+            )
+
+
+def _encode(feature: seqio.utils.Feature, texts: list[bytes]) -> tuple[NDArray, NDArray]:
+    vocabulary = feature.vocabulary
+    eos_id = vocabulary.eos_id if feature.add_eos else None
+    if isinstance(vocabulary, seqio.ByteVocabulary):
+        return byte_tokens(texts, eos_id)
+    return piece_tokens(vocabulary.tokenizer, texts, eos_id)
+
+
+def _split(tokens: NDArray, lengths: NDArray) -> list[NDArray]:
+    ends = np.cumsum(lengths).tolist()
+    return [tokens[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _failed(task: seqio.Task, error: Exception) -> InputError:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from analysis.errors import InputError
 from lmscale.config import Corpus
 from lmscale.data.shards import Vocabulary
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 PROBE = "Two words, 3.14159 ~ \u00e9\u4e2d\U0001f600\n\tdef f(x): return x\n"
 BYTE_OFFSET, BYTE_EOS, BYTE_UNK = 3, 1, 2  # of seqio.ByteVocabulary, after Xue et al. 2022 (ByT5), Sec. 3.1
@@ -64,6 +67,28 @@ def describe_vocabulary(
     )
 
 
+def byte_tokens(documents: Sequence[bytes], eos_id: int | None) -> tuple[NDArray, NDArray[np.int64]]:
+    """Tokens of seqio.ByteVocabulary end to end, each document followed by `eos_id` unless that is None; their numbers."""
+    lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+    if eos_id is None:
+        return np.frombuffer(b"".join(documents), np.uint8).astype("<u2") + np.uint16(BYTE_OFFSET), lengths
+    tokens = np.frombuffer(b"\0".join((*documents, b"")), np.uint8).astype("<u2")  # with a place for each end
+    tokens += BYTE_OFFSET
+    lengths += 1
+    tokens[np.cumsum(lengths) - 1] = eos_id
+    return tokens, lengths
+
+
+def piece_tokens(
+    processor: SentencePieceProcessor, documents: Sequence[bytes], eos_id: int | None
+) -> tuple[NDArray, NDArray[np.int64]]:
+    """The same for a SentencePiece model."""
+    ends = [] if eos_id is None else [eos_id]
+    pieces = [found + ends for found in processor.Encode(list(documents), num_threads=1)]
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    return np.fromiter(chain.from_iterable(pieces), "<u4", int(lengths.sum())), lengths
+
+
 class ByteTokenizer:
     """seqio.ByteVocabulary(extra_ids=0): byte b is token b + 3."""
 
@@ -80,11 +105,7 @@ class ByteTokenizer:
         )
 
     def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
-        lengths = np.fromiter(map(len, documents), np.int64, len(documents)) + 1
-        tokens = np.frombuffer(b"\0".join((*documents, b"")), np.uint8).astype("<u2")  # a place for each end
-        tokens += BYTE_OFFSET
-        tokens[np.cumsum(lengths) - 1] = BYTE_EOS
-        return tokens, lengths
+        return byte_tokens(documents, BYTE_EOS)
 
 
 class SentencePieceTokenizer:
@@ -118,15 +139,7 @@ class SentencePieceTokenizer:
         )
 
     def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
-        pieces = self._processor.Encode(list(documents), num_threads=1)
-        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces)) + 1
-        tokens = np.empty(int(lengths.sum()), "<u4")
-        ends = np.cumsum(lengths) - 1
-        inside = np.ones(len(tokens), bool)
-        inside[ends] = False
-        tokens[inside] = np.fromiter(chain.from_iterable(pieces), np.uint32, len(tokens) - len(ends))
-        tokens[ends] = self._eos
-        return tokens, lengths
+        return piece_tokens(self._processor, documents, self._eos)
 
 
 class IntegerTokenizer:
