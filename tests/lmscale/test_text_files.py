@@ -13,7 +13,10 @@ from lmscale.config import Corpus
 from lmscale.data import document, sources, text_files
 from lmscale.data.document import Document, Reading
 
-ROWS = [{"text": f"text {i} caf\u00e9 \u4e2d\n", "language": "en" if i % 3 else "fr", "year": 1990 + i % 2} for i in range(50)]
+ROWS = [
+    {"text": f"text {i} caf\u00e9 \u4e2d\n", "language": "en" if i % 3 else "fr", "year": 1990 + i % 2}
+    for i in range(50)
+]
 LIMIT = 1 << 16
 
 
@@ -79,7 +82,10 @@ GOOD = {"text": "good"}
 BAD_LINES = {
     "not_utf8": (b'{"text": "caf\xe9"}', r"'.*a.jsonl' line 2 is not UTF-8 \(byte 0xe9 at 13 of it\)"),
     "broken_json": (b'{"text": "a', r"line 2 is no JSON \(Unterminated string"),
-    "no_text": (b'{"title": "a", "n": 1}', r"line 2 has no text in field 'text' \(its fields: 'title', 'n'\); name it with"),
+    "no_text": (
+        b'{"title": "a", "n": 1}',
+        r"line 2 has no text in field 'text' \(its fields: 'title', 'n'\); name it with",
+    ),
     "too_long": (json.dumps({"text": "x" * LIMIT}).encode(), r"line 2 has 655\d\d bytes, more than the 65536 of one"),
 }
 ODD_LINES = {
@@ -122,7 +128,9 @@ def test_every_odd_line_is_skipped(tmp_path, short, reason):
 
 
 def test_lines_without_text_and_a_mark_at_the_start_are_no_mistake(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines(GOOD, b"", {"text": ""}, b"  ", GOOD).replace(b"\n", b"\r\n"))
+    (tmp_path / "a.jsonl").write_bytes(
+        b"\xef\xbb\xbf" + lines(GOOD, b"", {"text": ""}, b"  ", GOOD).replace(b"\n", b"\r\n")
+    )
     documents, reading = read(tmp_path / "a.jsonl")
     assert [each.name for each in documents] == ["a.jsonl#1", "a.jsonl#5"]
     assert reading.left_out == {"empty_text": 1}
@@ -136,7 +144,9 @@ def test_a_line_without_end_takes_no_memory(tmp_path, short):
             for _ in range(200):
                 stream.write(b"x" * 100_000)
             stream.write(b"\n" + lines(GOOD))
-        with pytest.raises(InputError, match=rf"line 2 has 2000\d\d\d\d bytes, more than the {LIMIT} of one document; "):
+        with pytest.raises(
+            InputError, match=rf"line 2 has 2000\d\d\d\d bytes, more than the {LIMIT} of one document; "
+        ):
             read(path)
         tracemalloc.start()
         documents, reading = read(path, on_bad="skip")

@@ -54,13 +54,29 @@ def test_tokens_of_two_bytes_and_documents_of_rows(tmp_path):
 @pytest.mark.parametrize(
     ("write", "fields", "message"),
     [
-        (lambda p: np.save(p / "a.npy", np.arange(300)), {}, r"corpus.vocab_size: 256 ids do not hold the integer 299 of"),
+        (
+            lambda p: np.save(p / "a.npy", np.arange(300)),
+            {},
+            r"corpus.vocab_size: 256 ids do not hold the integer 299 of",
+        ),
         (lambda p: np.save(p / "a.npy", np.array([-1, 5])), {"vocab_size": 9}, r"do not hold the integer -1"),
-        (lambda p: np.save(p / "a.npy", np.ones(3)), {}, r"holds float64 of rank 1; it must be integers of rank 1 or 2"),
+        (
+            lambda p: np.save(p / "a.npy", np.ones(3)),
+            {},
+            r"holds float64 of rank 1; it must be integers of rank 1 or 2",
+        ),
         (lambda p: np.save(p / "a.npy", np.ones((2, 2, 2), int)), {}, r"holds int64 of rank 3"),
         (lambda p: (p / "a.npy").write_bytes(b"\x93NUMPY"), {}, r"'.*a.npy' is no whole file of integers"),
-        (lambda p: (p / "a.bin").write_bytes(b"123"), {"token_type": "uint16"}, r"'.*a.bin' is no whole file of integers"),
-        (lambda p: (p / "a.bin").write_bytes(b"1"), {"vocabulary": "x.model"}, r"corpus.vocabulary: 'x.model' reads text"),
+        (
+            lambda p: (p / "a.bin").write_bytes(b"123"),
+            {"token_type": "uint16"},
+            r"'.*a.bin' is no whole file of integers",
+        ),
+        (
+            lambda p: (p / "a.bin").write_bytes(b"1"),
+            {"vocabulary": "x.model"},
+            r"corpus.vocabulary: 'x.model' reads text",
+        ),
         (
             lambda p: (p / "a.bin").write_bytes(b"1") and (p / "a.txt").write_bytes(b"1"),
             {},
