@@ -32,7 +32,6 @@ from lmscale.data.tokenizers import (
     piece_tokens,
 )
 
-
 BATCH_TEXTS = 256
 TOKENISING = (
     (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos),

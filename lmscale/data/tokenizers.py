@@ -68,7 +68,7 @@ def describe_vocabulary(
 
 
 def byte_tokens(documents: Sequence[bytes], eos_id: int | None) -> tuple[NDArray, NDArray[np.int64]]:
-    """Tokens of seqio.ByteVocabulary end to end, each document followed by `eos_id` unless that is None; their numbers."""
+    """Tokens of seqio.ByteVocabulary end to end, `eos_id` after each document unless it is None; and their numbers."""
     lengths = np.fromiter(map(len, documents), np.int64, len(documents))
     if eos_id is None:
         return np.frombuffer(b"".join(documents), np.uint8).astype("<u2") + np.uint16(BYTE_OFFSET), lengths

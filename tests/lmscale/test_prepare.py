@@ -65,14 +65,46 @@ def fails(dataset):
 seqio.TaskRegistry.add("failing", source(numbers), {"targets": integers}, preprocessors=[fails])
 """
 
+TFDS = """
+import tensorflow_datasets as tfds
+
+class Letters(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.2.0")
+
+    def _info(self):
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({"body": text, "language": text, "year": "int32"}))
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(200):
+            yield i, {"body": f"letter {i}", "language": "en" if i % 4 else "fr", "year": 1900 + i % 2}
+"""
+
+# Texts on which tokenizers differ if any do: marks of SentencePiece itself, controls, spaces, composed characters
+HARD = [
+    "", " ", "\n", "\t\ttabs\tand  spaces   ", "\u2581", "a\u2581b", "<unk>", "</s>", "<pad> <s>", "a\r\nb\r\n\r\nc",
+    "nul\x00inside", "\x00", "\x01\x1f\x7f", "cafe\u0301 \u00e9", "\uff21\uff22\uff23 \u00bd \u2167", "\u4e2d\u6587\u5b57",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\ufeffmark", "\u0645\u0631\u062d\u0628\u0627", "\u00a0no\u00a0break\u3000", "x" * 5000,
+    "this is a test " * 400, "e" * 17 + "\u00df\ufb01", "def f(x):\n    return {1: x}\n", "\ud7ff\ue000\ufffd\U0010ffff",
+]  # fmt: skip
+
 CHILD = """
 import json, sys
 from pathlib import Path
 from lmscale.config import Corpus
+import numpy as np
+from lmscale.data import sources, tasks
 from lmscale.data.prepare import prepare
 from lmscale.data.prepared import own_place, task_place
+from lmscale.data.tokenizers import choose_tokenizer
 from lmscale.data.sources import is_own
 from analysis.errors import InputError
+import my_letters
+my_letters.Letters(data_dir="tfds").download_and_prepare()
 results = {}
 for name, fields in json.loads(sys.argv[1]).items():
     processes = fields.pop("processes", 1)
@@ -89,6 +121,20 @@ for name, fields in json.loads(sys.argv[1]).items():
         }
     except InputError as error:
         results[name] = {"error": str(error)}
+for name, fields in json.loads(sys.argv[2]).items():
+    corpus = Corpus(**fields)
+    task = tasks.find_task(corpus)
+    asked = {"split": "train", "shuffle": False, "try_in_mem_cache": False}
+    theirs = [e["targets"].tolist() for e in task.get_dataset(None, **asked).as_numpy_iterator()]
+    tokenizer = choose_tokenizer(corpus, integers=sources.holds_integers(corpus)).make()
+    tokens, lengths = tokenizer.encode([document.text for document in sources.documents(corpus)])
+    results[name] = {
+        "theirs": theirs,
+        "ours": [each.tolist() for each in np.split(tokens, np.cumsum(lengths)[:-1])],
+        "of_tasks": [example.tokens["targets"].tolist() for example in tasks.examples(task)],
+        "same_vocabulary": tasks.describe(task.output_features["targets"].vocabulary) == tokenizer.vocabulary,
+        "without_tensorflow": tasks._before_tokens(task) is not None,
+    }
 print(json.dumps(results))
 """
 
@@ -106,6 +152,7 @@ def prepared(tmp_path_factory) -> dict[str, Any]:
     """Results of all other preparations, made in one child process: a folder, or the message of an InputError."""
     work = tmp_path_factory.mktemp("prepare")
     (work / "my_tasks.py").write_text(USER_TASKS)
+    (work / "my_letters.py").write_text(TFDS)
     (work / "broken.py").write_text("import seqio\n1 / 0\n")
     (work / "books").mkdir()
     for number in range(60):
@@ -134,10 +181,19 @@ def prepared(tmp_path_factory) -> dict[str, Any]:
         "unsliced": {"task": "notes", "slices": ["author"], **mine},
         "with_own": {"task": "with_own", "slices": ["source"], **mine},
         "two_vocabularies": {"task": "two_vocabularies", **mine},
+        "letters": {
+            "task": "tfds:letters",
+            "data_dir": "tfds",
+            "text_field": "body",
+            "slices": ["language", "year"],
+            "heldout": 0.2,
+        },
+        "letters_old": {"task": "tfds:letters:1.0.0", "data_dir": "tfds"},
+        "letters_text": {"task": "tfds:letters:1.2.0", "data_dir": "tfds"},
         "lines2": {"task": "lines", "processes": 2, **mine},
     }
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(corpora)],
+        [sys.executable, "-c", CHILD, json.dumps(corpora), json.dumps(compared(work))],
         cwd=work,
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -155,6 +211,27 @@ def texts(split: Split) -> list[bytes]:
         assert tokens[-1] == 1
         decoded.append((tokens[:-1] - 3).astype(np.uint8).tobytes())
     return decoded
+
+
+def compared(work: Path) -> dict[str, dict]:
+    """Corpora whose tokens seqio is asked for as well: hard texts in three vocabularies, and integers."""
+    from sentencepiece import SentencePieceTrainer
+
+    texts = [text for text in HARD if text] + [f"line {i} counts {i * i}\n" * (i % 5 + 1) for i in range(300)]
+    (work / "hard.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    np.save(work / "integers.npy", np.arange(50_000))
+    shutil.copyfile(_seqio_model(), work / "unigram.model")
+    SentencePieceTrainer.Train(
+        sentence_iterator=iter(sentences()), model_prefix=str(work / "bpe"), vocab_size=330, model_type="bpe",
+        byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    hard = {"files": ["hard.jsonl"]}
+    return {
+        "bytes": hard,
+        "unigram": {**hard, "vocabulary": "unigram.model"},
+        "bpe": {**hard, "vocabulary": "bpe.model"},
+        "as_integers": {"files": ["integers.npy"], "vocab_size": 50_000},
+    }
 
 
 def sentences() -> list[str]:
@@ -233,6 +310,27 @@ def test_a_users_task_with_two_features_and_sentencepiece(prepared):
     sizes = sum(len(sentence.encode()) for sentence in sentences())
     assert shards.train.total_bytes + shards.heldout.total_bytes == sizes
     assert shards.vocabularies["targets"].name.startswith("sentencepiece-")
+
+
+@pytest.mark.parametrize("name", ["bytes", "unigram", "bpe", "as_integers"])
+def test_tokens_without_tensorflow_are_those_of_seqio(prepared, name):
+    found = prepared[name]
+    assert found["ours"] == found["theirs"]
+    assert found["of_tasks"] == found["theirs"]
+    assert found["same_vocabulary"]
+    assert found["without_tensorflow"] == (name != "as_integers")
+    assert len(found["ours"]) == (4 if name == "as_integers" else 324)
+
+
+def test_a_tfds_dataset_is_read_from_its_folder(prepared):
+    shards = open_shards(Path(prepared["letters"]["folder"]))
+    assert shards.slices == {"language": ["en", "fr"], "year": ["1900", "1901"]}
+    found = {}
+    for split in (shards.train, shards.heldout):
+        codes = zip(split.slice("language").tolist(), split.slice("year").tolist(), strict=True)
+        for text, (language, year) in zip(texts(split), codes, strict=True):
+            found[text.decode()] = shards.slices["language"][language], shards.slices["year"][year]
+    assert found == {f"letter {i}": ("en" if i % 4 else "fr", str(1900 + i % 2)) for i in range(200)}
 
 
 def test_tokens_that_are_no_text(prepared):
@@ -322,6 +420,11 @@ def test_a_vocabulary_changed_since_is_named(prepared, tmp_path, monkeypatch):
         ("floats", "corpus.task: feature 'targets' is float32 of rank 1; it must be integers of rank 1"),
         ("outside", "corpus.task: feature 'targets' holds token 100000, outside its vocabulary of 100000"),
         ("failing", "corpus.task: 'failing' fails while it runs ("),
+        ("letters_old", "corpus.task: 'tfds:letters:1.0.0' cannot be loaded ("),
+        (
+            "letters_text",
+            "corpus.text_field: 'text' is no field of 'tfds:letters:1.2.0'; name one of body, language, y",
+        ),
         ("no_rate", "corpus.task: 'no_rate' gives 'part0' the rate 0.0; it must be positive"),
         ("unsliced", "corpus.slices: 'author' is not kept by 'notes' (its features: language, targets, targets_preto"),
         ("two_vocabularies", "corpus.task: 'two_vocabularies' mixes 'notes' in vocabulary 'bytes' with 'part0' in"),

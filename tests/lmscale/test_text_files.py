@@ -1,4 +1,4 @@
-"""Files of text, JSON lines and Parquet, compared with what was written into them; and each way in which they are bad."""
+"""Files of text, JSON lines and Parquet, compared with what was written into them; and all that may be bad in them."""
 
 import gzip
 import json
