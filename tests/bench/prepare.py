@@ -1,11 +1,11 @@
-"""What preparing a large text takes: MB/s of a core, the largest memory of any process, and the same with any number of them.
+"""What preparing a large text takes: MB/s of a core, memory of the largest process, the same with any number of them.
 
     python tests/bench/prepare.py [--megabytes 2000] [--folder DIR]
 
-Makes a text of JSON lines in a temporary folder, and SentencePiece models for it. Every preparation is the command that lmscale
-itself starts. Those of one process are held on one core, so that their MB/s are those of a core: of the whole command, from the
-first look at the file to the last byte of the shards. `memory` is the largest resident size that any of its processes had at
-once. Asked are 20 MB/s for bytes and 3 MB/s for SentencePiece, and less than 1 GB.
+Makes a text of JSON lines in a temporary folder, and SentencePiece models for it. Every preparation is the command that
+lmscale itself starts. Those of one process are held on one core, so that their MB/s are those of a core: of the whole
+command, from the first look at the file to the last byte of the shards. `memory` is the largest resident size that any
+of its processes had at once. Asked are 20 MB/s for bytes and 3 MB/s for SentencePiece, and less than 1 GB.
 """
 
 import argparse
@@ -110,8 +110,8 @@ def show(title: str, corpus: dict, folder: Path, text: Path, processes: tuple[in
         rate = f"{size / seconds:.1f} MB/s" + (" of one core" if count == 1 else "")
         left_out = {name: n for name, n in manifests[0]["source"].get("left_out", {}).items() if n}
         print(
-            f"{title}, {count} process{'es' if count > 1 else ''}: {size:.0f} MB of text in {seconds:.1f} s, {rate}, memory "
-            f"{megabytes:.0f} MB, digest {digests[-1][0][:16]}" + (f", left out {left_out}" if left_out else ""),
+            f"{title}, {count} process{'es' if count > 1 else ''}: {size:.0f} MB of text in {seconds:.1f} s, {rate}, "
+            f"memory {megabytes:.0f} MB, digest {digests[-1][0][:16]}" + (f", left out {left_out}" if left_out else ""),
             flush=True,
         )
         shutil.rmtree(out)

@@ -87,9 +87,10 @@ class Letters(tfds.core.GeneratorBasedBuilder):
 # Texts on which tokenizers differ if any do: marks of SentencePiece itself, controls, spaces, composed characters
 HARD = [
     "", " ", "\n", "\t\ttabs\tand  spaces   ", "\u2581", "a\u2581b", "<unk>", "</s>", "<pad> <s>", "a\r\nb\r\n\r\nc",
-    "nul\x00inside", "\x00", "\x01\x1f\x7f", "cafe\u0301 \u00e9", "\uff21\uff22\uff23 \u00bd \u2167", "\u4e2d\u6587\u5b57",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\ufeffmark", "\u0645\u0631\u062d\u0628\u0627", "\u00a0no\u00a0break\u3000", "x" * 5000,
-    "this is a test " * 400, "e" * 17 + "\u00df\ufb01", "def f(x):\n    return {1: x}\n", "\ud7ff\ue000\ufffd\U0010ffff",
+    "nul\x00inside", "\x00", "\x01\x1f\x7f", "cafe\u0301 \u00e9", "\uff21\uff22\uff23 \u00bd \u2167",
+    "\u4e2d\u6587\u5b57", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\ufeffmark", "\u0645\u0631\u062d\u0628\u0627",
+    "\u00a0no\u00a0break\u3000", "x" * 5000, "this is a test " * 400, "e" * 17 + "\u00df\ufb01",
+    "def f(x):\n    return {1: x}\n", "\ud7ff\ue000\ufffd\U0010ffff",
 ]  # fmt: skip
 
 CHILD = """
@@ -222,7 +223,7 @@ def compared(work: Path) -> dict[str, dict]:
     np.save(work / "integers.npy", np.arange(50_000))
     shutil.copyfile(_seqio_model(), work / "unigram.model")
     SentencePieceTrainer.Train(
-        sentence_iterator=iter(sentences()), model_prefix=str(work / "bpe"), vocab_size=330, model_type="bpe",
+        sentence_iterator=iter(USER_TASKS.splitlines() + sentences()), model_prefix=str(work / "bpe"), vocab_size=400, model_type="bpe",
         byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
     )  # fmt: skip
     hard = {"files": ["hard.jsonl"]}
