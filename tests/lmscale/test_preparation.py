@@ -191,7 +191,7 @@ def test_another_vocabulary_is_said(tmp_path, corpus):
     import sentencepiece
 
     models = []
-    for size in (40, 50):
+    for size in (60, 70):
         sentencepiece.SentencePieceTrainer.Train(
             input=str(tmp_path / "text.jsonl"), input_sentence_size=200, model_prefix=str(tmp_path / "m"),
             vocab_size=size, model_type="bpe", minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
