@@ -47,7 +47,7 @@ def hub_documents(corpus: Corpus, reading: Reading) -> Iterator[Document]:
         dataset = dataset.select_columns(
             [n for n in dict.fromkeys((corpus.text_field, *corpus.slices)) if n in columns]
         )
-    reading.total = getattr(dataset, "num_rows", 0)
+    reading.total = getattr(dataset, "num_rows", None) or 0  # a stream does not know
     rows = iter(dataset)
     for number in range(1, 1 << 62):
         try:

@@ -248,7 +248,9 @@ def tfds_documents(corpus: Corpus, reading: Reading) -> Iterator[Document]:
     Raises:
         InputError: TFDS knows no such dataset, or cannot fetch it; it has no split `train` or no such field.
     """
-    rows = _tfds_source(corpus).get_dataset("train", shuffle=False).as_numpy_iterator()
+    source = _tfds_source(corpus)
+    reading.total = source.num_input_examples("train") or 0
+    rows = source.get_dataset("train", shuffle=False).as_numpy_iterator()
     for number, row in enumerate(rows, 1):
         reading.done = number
         plain = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}

@@ -44,7 +44,7 @@ def test_a_folder_is_read(tmp_path, kind):
     assert texts(open_shards(part.folder)) == sorted((row["body"], row["language"]) for row in ROWS)
     assert find_prepared(corpus, tmp_path / "out") == (part,)
     with pytest.raises(
-        InputError, match=r"^corpus.text_field: 'text' is no column of 'hf:.*'; name one of 'body', 'lan"
+        InputError, match=r"'text' is no column of 'hf:.*'; name|has no text in field 'text' \(its fields: 'body'"
     ):
         prepare(Corpus(task=corpus.task), tmp_path / "out", echo=lambda line: None, processes=1)
 

@@ -223,8 +223,8 @@ def compared(work: Path) -> dict[str, dict]:
     np.save(work / "integers.npy", np.arange(50_000))
     shutil.copyfile(_seqio_model(), work / "unigram.model")
     SentencePieceTrainer.Train(
-        sentence_iterator=iter(USER_TASKS.splitlines() + sentences()), model_prefix=str(work / "bpe"), vocab_size=400, model_type="bpe",
-        byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        sentence_iterator=iter(USER_TASKS.splitlines() + sentences()), model_prefix=str(work / "bpe"), model_type="bpe",
+        vocab_size=400, byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
     )  # fmt: skip
     hard = {"files": ["hard.jsonl"]}
     return {
@@ -427,7 +427,7 @@ def test_a_vocabulary_changed_since_is_named(prepared, tmp_path, monkeypatch):
             "corpus.text_field: 'text' is no field of 'tfds:letters:1.2.0'; name one of body, language, y",
         ),
         ("no_rate", "corpus.task: 'no_rate' gives 'part0' the rate 0.0; it must be positive"),
-        ("unsliced", "corpus.slices: 'author' is not kept by 'notes' (its features: language, targets, targets_preto"),
+        ("unsliced", "corpus.slices: 'author' is not kept by 'notes' (its features: language, targets)"),
         ("two_vocabularies", "corpus.task: 'two_vocabularies' mixes 'notes' in vocabulary 'bytes' with 'part0' in"),
     ],
 )
