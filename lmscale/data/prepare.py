@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from analysis.errors import InputError
@@ -50,6 +51,7 @@ def ensure_prepared(corpus: Corpus, root: Path, *, echo: Echo, processes: int | 
         raise unknown_task(corpus.task, sources.BUILT_IN, module=False)
     if (found := find_prepared(corpus, root)) is not None:
         return found
+    _check_seqio(corpus)
     if not sources.is_own(corpus):
         echo(f"prepare {corpus.name}: starting TensorFlow and seqio, once per corpus (some seconds)")
     _run_child(corpus, root, processes, echo)
@@ -115,6 +117,14 @@ def _prepare_tasks(corpus: Corpus, root: Path, echo: Echo, processes: int) -> tu
     _check_vocabularies(corpus, parts)
     write_parts(corpus, root, {part.name: part.rate for part in parts})
     return tuple(parts)
+
+
+def _check_seqio(corpus: Corpus) -> None:
+    """Raises InputError where a corpus is read by seqio, and that is not installed."""
+    of_tfds = corpus.task.startswith(tfds_folder.PREFIX) and not corpus.files
+    if (of_tfds or not sources.is_own(corpus)) and find_spec("seqio") is None:
+        extra = "tfds" if of_tfds else "train"
+        raise InputError(f"corpus.task: {corpus.task!r} needs seqio and TensorFlow; pip install 'lmscale[{extra}]'")
 
 
 def _once(place: Place, echo: Echo, make: Callable[[Place], Path]) -> None:

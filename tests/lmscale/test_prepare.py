@@ -224,7 +224,8 @@ def compared(work: Path) -> dict[str, dict]:
     shutil.copyfile(_seqio_model(), work / "unigram.model")
     SentencePieceTrainer.Train(
         sentence_iterator=iter(USER_TASKS.splitlines() + sentences()), model_prefix=str(work / "bpe"), model_type="bpe",
-        vocab_size=400, byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        vocab_size=400, byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
     )  # fmt: skip
     hard = {"files": ["hard.jsonl"]}
     return {
@@ -439,6 +440,13 @@ def test_bad_corpora_are_named(prepared, name, message):
 def test_a_typo_is_named_without_starting_a_child(tmp_path):
     with pytest.raises(InputError, match=r"^corpus.task: 'python_sorce' .* did you mean python_source\?"):
         ensure_prepared(Corpus(task="python_sorce"), tmp_path, echo=pytest.fail)
+
+
+def test_a_missing_seqio_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "seqio", None)
+    for task, extra in (("tfds:letters", "tfds"), ("mine", "train")):
+        with pytest.raises(InputError, match=rf"'{task}' needs seqio and TensorFlow; pip install 'lmscale\[{extra}\]'"):
+            ensure_prepared(Corpus(task=task, module="mine", data_dir=str(tmp_path)), tmp_path, echo=pytest.fail)
 
 
 def test_errors_of_the_child_come_back_as_one_line(tmp_path):
