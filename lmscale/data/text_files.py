@@ -56,7 +56,7 @@ def json_documents(path: Path, name: str, corpus: Corpus, reading: Reading) -> I
     for number, line in _lines(path, reading):
         where = f"corpus.files: {str(path)!r} line {number}"
         try:
-            row = json.loads(line.removeprefix(BOM).decode())
+            row = json.loads(line.removeprefix(BOM).rstrip(b"\r\n").decode())
         except UnicodeDecodeError as error:
             reading.bad("not_utf8", f"{where} is not UTF-8 (byte 0x{line[error.start]:02x} at {error.start} of it)")
             continue
@@ -261,7 +261,7 @@ def _without_long_lines(path: Path, stream: IO[bytes], reading: Reading) -> Iter
             stretches.append((kept, line_start))
             kept = line_end
 
-    while block := stream.read(BLOCK_BYTES):
+    while block := stream.read(BLOCK_BYTES):  # less than a long line: only one that crosses blocks can be one
         last = block.rfind(b"\n")
         if last >= 0:
             first = block.find(b"\n")
