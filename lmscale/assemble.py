@@ -9,9 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from analysis.errors import InputError
-from lmscale.config import OWN_SET, EvalSet, Study
+from lmscale.config import OWN_SET, Corpus, EvalSet, Study
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.prepare import ensure_prepared
+from lmscale.data.prepared import Part
 from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.evaluate import NamedSet
 from lmscale.files import on_store
@@ -63,19 +64,27 @@ def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
     return from_shards(study, texts[OWN_SET], texts)
 
 
-def open_texts(study: Study, out: Path, say: Callable[[str], None]) -> dict[str, Shards]:
+def open_texts(study: Study, out: Path, say: Callable[[str], None], processes: int | None = None) -> dict[str, Shards]:
     """The study's text (under OWN_SET) and those of its further evaluation sets by name, prepared where needed.
 
     Raises InputError for one that cannot be, an evaluation set's under its name.
     """
     shards = (user_cache() if on_store(out) else out) / "shards"  # memory-mapped, and so never on a store
-    texts = {OWN_SET: open_shards(ensure_prepared(study.corpus, shards, echo=say))}
+    texts = {OWN_SET: _only(study.corpus, ensure_prepared(study.corpus, shards, echo=say, processes=processes))}
     for each in study.eval_sets:
         try:
-            texts[each.name] = open_shards(ensure_prepared(each.corpus, shards, echo=say))
+            parts = ensure_prepared(each.corpus, shards, echo=say, processes=processes)
+            texts[each.name] = _only(each.corpus, parts)
         except InputError as error:
             raise InputError(f"eval_sets.{each.name}.{error}") from None
     return texts
+
+
+def _only(corpus: Corpus, parts: tuple[Part, ...]) -> Shards:
+    part, *others = parts
+    if others:
+        raise InputError(f"corpus.task: {corpus.task!r} is a Mixture of {len(parts)} Tasks; name one of them")
+    return open_shards(part.folder)
 
 
 def from_shards(study: Study, shards: Shards, texts: Mapping[str, Shards] = MappingProxyType({})) -> Assembly:

@@ -89,6 +89,9 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=function, overridable=name not in ("export", "status"))
         if name not in ("export", "status"):
             command.epilog = _fields_help()
+        if name == "prepare":
+            text = "processes that tokenise side by side (default: one a core); the text is the same with any number"
+            command.add_argument("--processes", metavar="K", help=text)
         if name in ("plan", "sweep"):
             text = "workers to train in, a model each (default: one a core on a CPU, else one)"
             command.add_argument("--workers", metavar="K", help=text)

@@ -161,10 +161,11 @@ def prepare(args: argparse.Namespace) -> int:
     from lmscale.records import Workspace
     from lmscale.studies import load_study, override
 
+    processes = None if args.processes is None else _count("processes", args.processes)
     study = override(load_study(args.study), args.overrides)
     _need("seqio")
     Workspace(args.out, study.name).create()
-    for shards in open_texts(study, args.out, print).values():
+    for shards in open_texts(study, args.out, print, processes).values():
         for split in (shards.train, shards.heldout):
             print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
         print(shards.folder)

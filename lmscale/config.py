@@ -29,6 +29,10 @@ BATCH_TOKENS_MAX = 1e12
 DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
 COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the token counts of a grid
 Engine = Literal["local", "ray", "slurm"]
+TokenType = Literal["uint8", "uint16", "uint32"]
+OnBad = Literal["refuse", "skip"]
+SLICE = re.compile(r"[A-Za-z0-9_]{1,64}")  # it is part of a file's name
+PACKAGES = ("flax", "jax", "matplotlib", "numpy", "optax", "orbax-checkpoint", "pandas", "scipy", "seqio")
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
@@ -94,11 +98,24 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Text to train on: a seqio Task, or UTF-8 files named by the user."""
+    """What is trained on: a seqio Task or Mixture, a corpus that comes with lmscale, or files named by the user.
 
-    task: str = "python_source"  # any registered seqio Task or Mixture
-    files: tuple[str, ...] = ()  # glob patterns of UTF-8 text files; when given, they are the corpus
+    `task` is `python_source`, `package_source`, `tfds:NAME[/CONFIG][:VERSION]`, `hf:PATH[:CONFIG][@REVISION]` (a
+    folder, or a name on the hub) or what `module` registers. `files` are read by their ending: JSON lines (.jsonl, .ndjson,
+    .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text; text and JSON lines also as .gz.
+    """
+
+    task: str = "python_source"
+    files: tuple[str, ...] = ()  # glob patterns; when given, they are the corpus
     module: str | None = None  # Python module to import first, where a user registers Tasks
+    packages: tuple[str, ...] = PACKAGES  # installed distributions whose Python sources are `package_source`
+    data_dir: str | None = None  # of tfds:NAME; none: TFDS_DATA_DIR, or ~/tensorflow_datasets
+    text_field: str = "text"  # where JSON lines, Parquet, TFDS and Hugging Face datasets hold a document's text
+    vocabulary: str | None = None  # a SentencePiece .model file; none: bytes. A Task of `module` brings its own
+    token_type: TokenType = "uint8"  # of .bin files
+    vocab_size: int | None = None  # ids of .npy and .bin files; none: 256, of bytes
+    slices: tuple[str, ...] = ()  # fields kept for each document, by which its loss can be told apart: source, language
+    on_bad: OnBad = "refuse"  # a document that cannot be read: refuse the corpus, or skip the document and count it
     heldout: float = 0.05  # share of documents kept for evaluation, chosen by hash of their content
     allow_repeats: bool = False  # train on the same text more than once when more tokens are asked than there are
 
@@ -106,6 +123,16 @@ class Corpus:
         normalise(self, "corpus.")
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
+        check(len(self.packages) > 0, "corpus.packages", self.packages, "must name at least one installed package")
+        size = self.vocab_size
+        check(size is None or 1 <= size <= 2**31 - 1, "corpus.vocab_size", size, "must lie between 1 and 2^31 - 1")
+        check(
+            all(SLICE.fullmatch(name) for name in self.slices),
+            "corpus.slices",
+            self.slices,
+            "must be names of letters, digits and '_'",
+        )
+        check(len(set(self.slices)) == len(self.slices), "corpus.slices", self.slices, "must not name a field twice")
 
     @property
     def name(self) -> str:

@@ -6,9 +6,10 @@ A folder holds, for each split (`train`, `heldout`) and each feature (`targets`,
     train-targets-00000.npy ...   tokens of all documents end to end, uint16 (uint32 for larger vocabularies), in shards
     train-targets-offsets.npy     int64 [documents + 1]: where each document starts in the token stream
     train-targets-bytes.npy       int64 [documents]: UTF-8 bytes of text behind each document's tokens
+    train-slice-source.npy        int32 [documents]: for each field of `Corpus.slices`, which of the manifest's values
 
 Documents keep one order in all features. The manifest's `digest` covers tokens, offsets and bytes alone, whatever the
-shard size, dtype, names or library versions: it is what enters the identity of a run.
+shard size, dtype, names, slices or library versions: it is what enters the identity of a run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hashlib
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "heldout")
 MANIFEST = "manifest.json"
 FEATURE = "targets"  # the tokens that are scored: every prepared Task makes them
@@ -60,8 +61,16 @@ class Vocabulary:
 class Split:
     """One feature of one split: a stream of tokens and its documents. Files are mapped when first touched."""
 
-    def __init__(self, folder: Path, split: str, feature: str, vocabulary: Vocabulary, counts: Mapping) -> None:
-        self._folder, self._stem = folder, f"{split}-{feature}"
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        feature: str,
+        vocabulary: Vocabulary,
+        counts: Mapping,
+        slices: Collection[str] = (),
+    ) -> None:
+        self._folder, self._name, self._stem, self._slices = folder, split, f"{split}-{feature}", slices
         self.vocabulary = vocabulary
         self.documents: int = counts["documents"]
         self.tokens: int = counts["features"][feature]["tokens"]
@@ -79,6 +88,16 @@ class Split:
     def bytes(self) -> NDArray[np.int64]:
         """int64 [documents]: UTF-8 bytes of text of each document."""
         return _map(self._folder / f"{self._stem}-bytes.npy", np.dtype("<i8"), self.documents)
+
+    def slice(self, field: str) -> NDArray[np.int32]:
+        """int32 [documents]: for each document the index of its value of `field` in `Shards.slices[field]`.
+
+        Raises InputError for a field that was not kept.
+        """
+        if field not in self._slices:
+            kept = ", ".join(self._slices) or "none"
+            raise InputError(f"slice: {field!r} was not kept (kept: {kept}); prepare with --corpus.slices {field}")
+        return _map(self._folder / slice_file(self._name, field), np.dtype("<i4"), self.documents)
 
     def read(self, start: int, stop: int) -> NDArray:
         """Tokens [start, stop) as stored (uint16 or uint32), across shard borders too.
@@ -115,12 +134,14 @@ class Shards:
         self.folder, self.manifest = folder, manifest
         self.digest: str = manifest["digest"]
         self.vocabularies = {feature: Vocabulary(**values) for feature, values in manifest["features"].items()}
+        self.slices: dict[str, list[str]] = manifest["slices"]  # field -> its values; Split.slice has their indices
 
     def split(self, split: str, feature: str = FEATURE) -> Split:
         """Raises InputError for a feature that the Task did not make."""
         if feature not in self.vocabularies:
             raise InputError(f"feature: {feature!r} is not among those prepared: {', '.join(self.vocabularies)}")
-        return Split(self.folder, split, feature, self.vocabularies[feature], self.manifest["splits"][split])
+        counts = self.manifest["splits"][split]
+        return Split(self.folder, split, feature, self.vocabularies[feature], counts, self.slices)
 
     @cached_property
     def train(self) -> Split:
@@ -142,6 +163,10 @@ class Shards:
                     tokens.update(split.read(start, min(start + BLOCK_TOKENS, split.tokens)).astype("<u4").tobytes())
                 if stream_digest(tokens.digest(), split.offsets, split.bytes) != expected["digest"]:
                     raise _damaged(self.folder, f"{name}-{feature} does not match its digest")
+            for field, values in self.slices.items():
+                codes = self.split(name).slice(field)
+                if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < len(values):
+                    raise _damaged(self.folder, f"{slice_file(name, field)} does not match the values of its field")
 
 
 def open_shards(folder: Path) -> Shards:
@@ -185,10 +210,19 @@ def _check_counts(shards: Shards) -> None:
                 raise ValueError(f"{split}-{feature} does not add up")
             parts = [f"{i:05d}" for i in range(len(counts["shards"]))] + ["offsets", "bytes"]
             names |= {f"{split}-{feature}-{part}.npy" for part in parts}
+        for field, values in shards.slices.items():
+            if not FEATURE_NAME.fullmatch(field) or not all(isinstance(value, str) for value in values):
+                raise ValueError(f"slice {field!r} has values that are no text")
+            names.add(slice_file(split, field))
     if names != set(manifest["files"]):
         raise ValueError("the list of files is not that of its shards")
     if not all(isinstance(entry["bytes"], int) and entry["sha256"] for entry in manifest["files"].values()):
         raise ValueError("a file has no size or hash")
+
+
+def slice_file(split: str, field: str) -> str:
+    """The file that holds one field of one split."""
+    return f"{split}-slice-{field}.npy"
 
 
 def _map(path: Path, dtype: np.dtype, size: int) -> NDArray:

@@ -1,6 +1,6 @@
-"""Lists and reads the documents of the built-in corpora: the standard library's Python source, or a user's text files.
+"""lmscale's own sources: which there are, what they hold (`survey`), and their documents in a fixed order.
 
-Imports no framework, so that any process can ask cheaply whether a corpus is already prepared (`survey`).
+Imports no framework, so that any process can ask cheaply whether a corpus is already prepared.
 """
 
 from __future__ import annotations
@@ -9,61 +9,107 @@ import glob
 import hashlib
 import os
 import sys
-import sysconfig
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
+from lmscale.data import hub, tfds_folder
+from lmscale.data.document import Document, Reading
+from lmscale.data.hub import hub_documents
+from lmscale.data.python_source import list_package_source, list_python_source, python_documents
+from lmscale.data.text_files import json_documents, parquet_documents, text_documents
+from lmscale.data.token_files import token_documents
 
-BUILT_IN = ("python_source",)  # Tasks that lmscale.data.tasks registers itself
-CHUNK_BYTES = 16 * 1024  # longer user files are cut, so that a single book has pieces to hold out
-LEFT_OUT_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
-# Written when Python is built or by its packager: they differ between machines that run the same Python.
-GENERATED = ("_sysconfigdata*.py", "config-*/*.py", "sitecustomize.py", "usercustomize.py")
+__all__ = ["BUILT_IN", "Document", "Survey", "documents", "holds_integers", "is_own", "survey"]
 
+BUILT_IN = ("python_source", "package_source")
+PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
+JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
 
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """One document: a name that tells it apart within its corpus, and its text as UTF-8 bytes."""
-
-    name: str
-    text: bytes
+Reader = Callable[[Path, str, Corpus, Reading], Iterator[Document]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What a corpus holds. `fingerprint` is a SHA-256 over document names and contents, in order."""
+    """What a corpus holds, before it is read.
 
-    fingerprint: str
-    documents: int
-    bytes: int
+    `fingerprint` is a SHA-256 over names and contents of its files, in order. It is None of a dataset that is not on
+    this machine yet: its name, and revision, then stand for it.
+    """
+
+    fingerprint: str | None
+    size: int = 0  # bytes of the files; 0 where not known
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> files
+    packages: dict[str, str] = field(default_factory=dict)  # name -> version
 
 
-def documents(corpus: Corpus) -> Iterator[Document]:
-    """The documents of a built-in corpus, in their fixed order and in bounded memory.
+def is_own(corpus: Corpus) -> bool:
+    """Whether lmscale reads this corpus itself; else it is a Task or Mixture of the user's."""
+    return bool(corpus.files) or corpus.task in BUILT_IN or corpus.task.startswith(PREFIXES)
+
+
+def holds_integers(corpus: Corpus) -> bool:
+    """Whether one of lmscale's own sources holds integers, not text.
+
+    Raises InputError for files of which some do and some do not, and for slices that they cannot have.
+    """
+    if not corpus.files:
+        return False
+    paths = list_files(corpus.files)
+    integers = [path for path in paths if _ending(path) in INTEGERS]
+    if integers and len(integers) < len(paths):
+        other = next(path for path in paths if path not in integers)
+        raise InputError(
+            f"corpus.files: {str(integers[0])!r} holds integers and {str(other)!r} text; name one kind alone"
+        )
+    if not any(_ending(path) in JSON + PARQUET for path in paths):
+        _check_slices(corpus, {"source"}, "such files")
+    return bool(integers)
+
+
+def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Document]:
+    """The documents of one of lmscale's own sources, in their fixed order and in bounded memory.
 
     Raises:
-        InputError: a file is missing, empty, unreadable or not UTF-8; the corpus is not a built-in one.
+        InputError: a file is missing or unreadable; a package, the network or credentials are missing; a document is
+            bad and `corpus.on_bad` is not `skip`.
     """
-    return _open(corpus)[0]
+    reading = reading or Reading(on_bad=corpus.on_bad)
+    if corpus.files:
+        return _file_documents(corpus, reading)
+    if corpus.task.startswith(hub.PREFIX):
+        return hub_documents(corpus, reading)
+    if corpus.task.startswith(tfds_folder.PREFIX):
+        from lmscale.data.tasks import tfds_documents  # TensorFlow reads these
+
+        return tfds_documents(corpus, reading)
+    return python_documents(_python_files(corpus)[0], corpus, reading)
 
 
 def survey(corpus: Corpus) -> Survey:
-    """Reads a built-in corpus through once: a second or so per GB. Raises InputError as `documents` does."""
-    source, left_out = _open(corpus)
-    digest, count, size = hashlib.sha256(), 0, 0
-    for document in source:
-        name = os.fsencode(document.name)
-        digest.update(b"%d %d\n" % (len(name), len(document.text)) + name)
-        digest.update(document.text)
-        count += 1
-        size += len(document.text)
-    return Survey(fingerprint=digest.hexdigest(), documents=count, bytes=size, left_out=left_out)
+    """Reads the files of one of lmscale's own sources through once, a second or so per GB, and looks into none.
+
+    Raises InputError for one that is missing or unreadable, and for slices that the source does not have.
+    """
+    if corpus.files:
+        fingerprint, size = _hash_files(_named(list_files(corpus.files)), "corpus.files")
+        return Survey(fingerprint=fingerprint, size=size)
+    if corpus.task.startswith(PREFIXES):
+        of_hub = corpus.task.startswith(hub.PREFIX)
+        folder = hub.hub_folder(corpus) if of_hub else tfds_folder.find(corpus)
+        if folder is None:
+            return Survey(fingerprint=None)
+        inside = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = [(path.relative_to(folder).as_posix(), path) for path in inside]
+        fingerprint, size = _hash_files(files, "corpus.task")
+        return Survey(fingerprint=fingerprint, size=0 if of_hub else size)
+    _check_slices(corpus, {"source"}, "Python sources")
+    files, left_out, packages = _python_files(corpus)
+    fingerprint, size = _hash_files(files, "corpus.task")
+    return Survey(fingerprint=fingerprint, size=size, left_out=left_out, packages=packages)
 
 
 def module_fingerprint(module: str | None) -> str:
@@ -82,76 +128,6 @@ def module_fingerprint(module: str | None) -> str:
             content = Path(spec.origin).read_bytes()
         search = list(spec.submodule_search_locations or [])
     return hashlib.sha256(content).hexdigest()
-
-
-def _open(corpus: Corpus) -> tuple[Iterator[Document], dict[str, int]]:
-    if corpus.files:
-        return file_documents(corpus.files), {}
-    if corpus.task == "python_source":
-        files, left_out = list_python_source()
-        return python_documents(files), left_out
-    raise InputError(f"corpus.task: {corpus.task!r} is not a built-in corpus; name one of {', '.join(BUILT_IN)}")
-
-
-def stdlib() -> Path:
-    """The folder of the running interpreter's standard library."""
-    return Path(sysconfig.get_path("stdlib"))
-
-
-def list_python_source(root: Path | None = None) -> tuple[list[tuple[str, Path]], dict[str, int]]:
-    """The .py files below `root` (the standard library by default) that make up the corpus.
-
-    Tests, installed packages and generated files are no part of it. Of files with equal content the first counts.
-
-    Returns:
-        (relative name, path) sorted by name; and how many files were left out, by reason.
-    """
-    root = root or stdlib()
-    left_out: Counter[str] = Counter()
-    seen: set[bytes] = set()
-    files: list[tuple[str, Path]] = []
-    for name, path in sorted(_walk(root)):
-        if any(Path(name).match(pattern) for pattern in GENERATED):
-            left_out["generated"] += 1
-            continue
-        try:
-            text = path.read_bytes()
-            text.decode()
-        except OSError:
-            left_out["unreadable"] += 1
-            continue
-        except UnicodeDecodeError:
-            left_out["not_utf8"] += 1
-            continue
-        content = hashlib.sha256(text).digest()
-        if not text:
-            left_out["empty"] += 1
-        elif content in seen:
-            left_out["duplicate"] += 1
-        else:
-            seen.add(content)
-            files.append((name, path))
-    if not files:
-        raise InputError(
-            f"corpus.task: 'python_source' finds no .py files in {str(root)!r} (Python without its source); "
-            "name text files with --corpus.files instead"
-        )
-    return files, dict(sorted(left_out.items()))
-
-
-def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in LEFT_OUT_FOLDERS]  # site-packages may be vast
-        for name in names:
-            if name.endswith(".py"):
-                path = Path(folder, name)
-                yield path.relative_to(root).as_posix(), path
-
-
-def python_documents(files: Iterable[tuple[str, Path]]) -> Iterator[Document]:
-    """One document per file of `list_python_source`."""
-    for name, path in files:
-        yield Document(name=name, text=path.read_bytes())
 
 
 def list_files(patterns: Iterable[str]) -> list[Path]:
@@ -176,67 +152,60 @@ def list_files(patterns: Iterable[str]) -> list[Path]:
     return [found[real] for real in sorted(found)]
 
 
-def file_documents(patterns: Iterable[str], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Document]:
-    """The user's files, cut into documents of at most `chunk_bytes` (at a blank line or line end where there is one).
+def _file_documents(corpus: Corpus, reading: Reading) -> Iterator[Document]:
+    for name, path in _named(list_files(corpus.files)):
+        yield from _reader(path)(path, name, corpus, reading)
 
-    Cutting starts at the top of each file, so text appended to it leaves all its documents but the last as they were.
 
-    Raises:
-        InputError: a pattern matches nothing; a file is empty, unreadable or not UTF-8 (with the offset of the byte).
-    """
-    paths = list_files(patterns)
+def _reader(path: Path) -> Reader:
+    ending = _ending(path)
+    if ending in JSON:
+        return json_documents
+    if ending in PARQUET:
+        return parquet_documents
+    return token_documents if ending in INTEGERS else text_documents
+
+
+def _ending(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _named(paths: list[Path]) -> list[tuple[str, Path]]:
+    """Files with their names within the folder that holds them all."""
     folder = os.path.commonpath([os.path.dirname(os.path.realpath(path)) for path in paths])
-    for path in paths:
-        name = Path(os.path.relpath(os.path.realpath(path), folder)).as_posix()
-        offset = 0
-        for index, text in enumerate(_read_chunks(path, chunk_bytes)):
-            try:
-                text.decode()
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"corpus.files: {str(path)!r} is not UTF-8 (byte 0x{text[error.start]:02x} at offset "
-                    f"{offset + error.start}); convert it (iconv -t UTF-8) or narrow the pattern"
-                ) from None
-            offset += len(text)
-            yield Document(name=f"{name}#{index}", text=text)
-        if offset == 0:
-            raise InputError(f"corpus.files: {str(path)!r} is empty; remove it or narrow the pattern")
+    return [(Path(os.path.relpath(os.path.realpath(path), folder)).as_posix(), path) for path in paths]
 
 
-def _read_chunks(path: Path, chunk_bytes: int) -> Iterator[bytes]:
-    if not path.is_file():  # a pipe or device would block, or never end
-        raise InputError(f"corpus.files: {str(path)!r} is not a regular file; remove it or narrow the pattern")
-    try:
-        with path.open("rb") as stream:
-            pending = b""
-            while block := stream.read(1 << 20):
-                pending += block
-                start = 0
-                while len(pending) - start > chunk_bytes:
-                    end = start + _cut(pending[start : start + chunk_bytes])
-                    yield pending[start:end]
-                    start = end
-                pending = pending[start:]
-            if pending:
-                yield pending
-    except OSError as error:
-        raise InputError(
-            f"corpus.files: {str(path)!r} cannot be read ({error.strerror}); mend its permissions or narrow the pattern"
-        ) from None
+def _check_slices(corpus: Corpus, known: set[str], of: str) -> None:
+    if missing := [name for name in corpus.slices if name not in known]:
+        raise InputError(f"corpus.slices: {missing[0]!r} is no field of {of}, which have 'source' alone")
 
 
-def _cut(window: bytes) -> int:
-    """Where to end a document that starts with `window`: after a blank line, else a line, else a whole character.
+def _python_files(corpus: Corpus) -> tuple[list[tuple[str, Path]], dict[str, int], dict[str, str]]:
+    if corpus.task == "python_source":
+        files, left_out = list_python_source()
+        return files, left_out, {}
+    if corpus.task == "package_source":
+        return list_package_source(corpus.packages)
+    raise InputError(f"corpus.task: {corpus.task!r} is not a built-in corpus; name one of {', '.join(BUILT_IN)}")
 
-    Cuts in the first half are refused, so that documents stay near their full length.
-    """
-    half = len(window) // 2
-    for end in (max(window.rfind(b"\n\n") + 2, window.rfind(b"\n\r\n") + 3), window.rfind(b"\n") + 1):
-        if end > half:
-            return end
-    end = len(window)
-    while end > len(window) - 3 and window[end - 1] & 0xC0 == 0x80:  # step back over continuation bytes
-        end -= 1
-    if end > 1 and window[end - 1] & 0xC0 == 0xC0:  # and over the first byte of the character
-        end -= 1
-    return end
+
+def _hash_files(files: list[tuple[str, Path]], field_name: str) -> tuple[str, int]:
+    """SHA-256 over names, sizes and contents; bytes in all."""
+    digest, total = hashlib.sha256(), 0
+    for name, path in files:
+        if not path.is_file():  # a pipe or device would block, or never end
+            raise InputError(f"{field_name}: {str(path)!r} is not a regular file; remove it or narrow the pattern")
+        try:
+            with path.open("rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                content = hashlib.file_digest(stream, "sha256").digest()
+        except OSError as error:
+            raise InputError(
+                f"{field_name}: {str(path)!r} cannot be read ({error.strerror}); mend its permissions or narrow the "
+                "pattern"
+            ) from None
+        encoded = os.fsencode(name)
+        digest.update(b"%d %d\n" % (len(encoded), size) + encoded + content)
+        total += size
+    return digest.hexdigest(), total

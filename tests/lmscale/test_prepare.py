@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 from analysis.errors import InputError
 from lmscale.config import Corpus
 from lmscale.data import sources
-from lmscale.data.prepare import ensure_prepared, find_prepared, main, prepared_folder
+from lmscale.data.prepare import ensure_prepared, main
+from lmscale.data.prepared import find_prepared, own_place, task_place
 from lmscale.data.shards import Split, open_shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +43,18 @@ seqio.TaskRegistry.add("integers", source(numbers), {"targets": integers}, prepr
 for part in range(2):
     seqio.TaskRegistry.add(f"part{part}", source({"targets": SENTENCES[part::2]}), {"targets": pieces},
                            preprocessors=tokenize)
-seqio.MixtureRegistry.add("mixed", [("part0", 1), ("part1", 3)])
+seqio.MixtureRegistry.add("mixed", [("part0", 1), ("part1", lambda task: 3.0)])
+plain = seqio.Feature(seqio.ByteVocabulary(extra_ids=0), add_eos=True)
+seqio.TaskRegistry.add("notes", source({"targets": SENTENCES, "language": ["en", "fr", "en"] * 100}),
+                       {"targets": plain}, preprocessors=tokenize)
+seqio.MixtureRegistry.add("with_own", [("python_source", 1), ("notes", 1)])
+seqio.MixtureRegistry.add("two_vocabularies", [("part0", 1), ("notes", 1)])
+seqio.MixtureRegistry.add("no_rate", [("part0", 0), ("part1", 1)])
+FILES = os.path.join(os.path.dirname(__file__), "lines", "part-*.txt")
+def line(dataset):
+    return dataset.map(lambda text: {"targets": text})
+seqio.TaskRegistry.add("lines", seqio.TextLineDataSource({"train": FILES}), {"targets": plain},
+                       preprocessors=[line, *tokenize])
 seqio.TaskRegistry.add("no_train", source(numbers, "test"), {"targets": integers}, preprocessors=[])
 seqio.TaskRegistry.add("floats", source({"targets": np.ones((3, 4), np.float32)}),
                        {"targets": seqio.Feature(integers.vocabulary, dtype=tf.float32)}, preprocessors=[])
@@ -52,23 +65,77 @@ def fails(dataset):
 seqio.TaskRegistry.add("failing", source(numbers), {"targets": integers}, preprocessors=[fails])
 """
 
+TFDS = """
+import tensorflow_datasets as tfds
+
+class Letters(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.2.0")
+
+    def _info(self):
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({"body": text, "language": text, "year": "int32"}))
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(200):
+            yield i, {"body": f"letter {i}", "language": "en" if i % 4 else "fr", "year": 1900 + i % 2}
+"""
+
+# Texts on which tokenizers differ if any do: marks of SentencePiece itself, controls, spaces, composed characters
+HARD = [
+    "", " ", "\n", "\t\ttabs\tand  spaces   ", "\u2581", "a\u2581b", "<unk>", "</s>", "<pad> <s>", "a\r\nb\r\n\r\nc",
+    "nul\x00inside", "\x00", "\x01\x1f\x7f", "cafe\u0301 \u00e9", "\uff21\uff22\uff23 \u00bd \u2167",
+    "\u4e2d\u6587\u5b57", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\ufeffmark", "\u0645\u0631\u062d\u0628\u0627",
+    "\u00a0no\u00a0break\u3000", "x" * 5000, "this is a test " * 400, "e" * 17 + "\u00df\ufb01",
+    "def f(x):\n    return {1: x}\n", "\ud7ff\ue000\ufffd\U0010ffff",
+]  # fmt: skip
+
 CHILD = """
 import json, sys
 from pathlib import Path
 from lmscale.config import Corpus
-from lmscale.data.prepare import prepare, prepared_folder
+import numpy as np
+from lmscale.data import sources, tasks
+from lmscale.data.prepare import prepare
+from lmscale.data.prepared import own_place, task_place
+from lmscale.data.tokenizers import choose_tokenizer
+from lmscale.data.sources import is_own
 from analysis.errors import InputError
+import my_letters
+my_letters.Letters(data_dir="tfds").download_and_prepare()
 results = {}
 for name, fields in json.loads(sys.argv[1]).items():
-    corpus = Corpus(**{**fields, "files": tuple(fields.get("files", ()))})
-    folder = prepared_folder(corpus, Path("prepared"))[0]
-    (Path("prepared") / f".{folder.name}.tmp-stale").mkdir(parents=True)
+    processes = fields.pop("processes", 1)
+    corpus, root = Corpus(**fields), Path(f"prepared{processes}")
+    if name in ("files", "pairs", "failing"):
+        folder = (own_place if is_own(corpus) else task_place)(corpus, root).folder
+        (root / f".{folder.name}.tmp-stale").mkdir(parents=True)
     lines = []
     try:
-        prepare(corpus, Path("prepared"), echo=lines.append)
-        results[name] = {"folder": str(folder.resolve()), "lines": lines}
+        parts = prepare(corpus, root, echo=lines.append, processes=processes)
+        results[name] = {
+            "folder": str(parts[0].folder.resolve()), "lines": lines,
+            "parts": [(part.name, part.rate, str(part.folder.resolve())) for part in parts],
+        }
     except InputError as error:
         results[name] = {"error": str(error)}
+for name, fields in json.loads(sys.argv[2]).items():
+    corpus = Corpus(**fields)
+    task = tasks.find_task(corpus)
+    asked = {"split": "train", "shuffle": False, "try_in_mem_cache": False}
+    theirs = [e["targets"].tolist() for e in task.get_dataset(None, **asked).as_numpy_iterator()]
+    tokenizer = choose_tokenizer(corpus, integers=sources.holds_integers(corpus)).make()
+    tokens, lengths = tokenizer.encode([document.text for document in sources.documents(corpus)])
+    results[name] = {
+        "theirs": theirs,
+        "ours": [each.tolist() for each in np.split(tokens, np.cumsum(lengths)[:-1])],
+        "of_tasks": [example.tokens["targets"].tolist() for example in tasks.examples(task)],
+        "same_vocabulary": tasks.describe(task.output_features["targets"].vocabulary) == tokenizer.vocabulary,
+        "without_tensorflow": tasks._before_tokens(task) is not None,
+    }
 print(json.dumps(results))
 """
 
@@ -76,7 +143,9 @@ print(json.dumps(results))
 @pytest.fixture(scope="module")
 def python_source(tmp_path_factory) -> tuple[Path, list[str]]:
     lines: list[str] = []
-    return ensure_prepared(Corpus(), tmp_path_factory.mktemp("python_source"), echo=lines.append), lines
+    (part,) = ensure_prepared(Corpus(), tmp_path_factory.mktemp("python_source"), echo=lines.append)
+    assert (part.name, part.rate) == ("python_source", 1.0)
+    return part.folder, lines
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +153,7 @@ def prepared(tmp_path_factory) -> dict[str, Any]:
     """Results of all other preparations, made in one child process: a folder, or the message of an InputError."""
     work = tmp_path_factory.mktemp("prepare")
     (work / "my_tasks.py").write_text(USER_TASKS)
+    (work / "my_letters.py").write_text(TFDS)
     (work / "broken.py").write_text("import seqio\n1 / 0\n")
     (work / "books").mkdir()
     for number in range(60):
@@ -92,6 +162,10 @@ def prepared(tmp_path_factory) -> dict[str, Any]:
     (work / "more").mkdir()
     for number in range(40):
         (work / "more" / f"{number:03d}.txt").write_text(f"added {number}\n" * 50)
+    (work / "lines").mkdir()
+    for number in range(3):
+        lines = "".join(f"line {index} of shard {number}\n" for index in range(40))
+        (work / "lines" / f"part-{number}.txt").write_text(lines)
     mine = {"module": "my_tasks", "heldout": 0.2}
     corpora = {
         "files": {"files": ["books/*.txt"], "heldout": 0.2},
@@ -102,11 +176,25 @@ def prepared(tmp_path_factory) -> dict[str, Any]:
         "broken": {"task": "pairs", "module": "broken"},
         **{
             task: {"task": task, **mine}
-            for task in ("pairs", "integers", "mixed", "no_train", "floats", "outside", "failing")
+            for task in ("pairs", "integers", "mixed", "no_train", "floats", "outside", "failing", "no_rate", "lines")
         },
+        "sliced": {"task": "notes", "slices": ["language", "source"], **mine},
+        "unsliced": {"task": "notes", "slices": ["author"], **mine},
+        "with_own": {"task": "with_own", "slices": ["source"], **mine},
+        "two_vocabularies": {"task": "two_vocabularies", **mine},
+        "letters": {
+            "task": "tfds:letters",
+            "data_dir": "tfds",
+            "text_field": "body",
+            "slices": ["language", "year"],
+            "heldout": 0.2,
+        },
+        "letters_old": {"task": "tfds:letters:1.0.0", "data_dir": "tfds"},
+        "letters_text": {"task": "tfds:letters:1.2.0", "data_dir": "tfds"},
+        "lines2": {"task": "lines", "processes": 2, **mine},
     }
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(corpora)],
+        [sys.executable, "-c", CHILD, json.dumps(corpora), json.dumps(compared(work))],
         cwd=work,
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -124,6 +212,33 @@ def texts(split: Split) -> list[bytes]:
         assert tokens[-1] == 1
         decoded.append((tokens[:-1] - 3).astype(np.uint8).tobytes())
     return decoded
+
+
+def compared(work: Path) -> dict[str, dict]:
+    """Corpora whose tokens seqio is asked for as well: hard texts in three vocabularies, and integers."""
+    from sentencepiece import SentencePieceTrainer
+
+    texts = [text for text in HARD if text] + [f"line {i} counts {i * i}\n" * (i % 5 + 1) for i in range(300)]
+    (work / "hard.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    np.save(work / "integers.npy", np.arange(50_000))
+    shutil.copyfile(_seqio_model(), work / "unigram.model")
+    SentencePieceTrainer.Train(
+        sentence_iterator=iter(USER_TASKS.splitlines() + sentences()), model_prefix=str(work / "bpe"), model_type="bpe",
+        vocab_size=400, byte_fallback=True, remove_extra_whitespaces=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+    hard = {"files": ["hard.jsonl"]}
+    return {
+        "bytes": hard,
+        "unigram": {**hard, "vocabulary": "unigram.model"},
+        "bpe": {**hard, "vocabulary": "bpe.model"},
+        "as_integers": {"files": ["integers.npy"], "vocab_size": 50_000},
+    }
+
+
+def sentences() -> list[str]:
+    """Those of USER_TASKS."""
+    return ["this is " + "e" * (i % 20) + " a test " + "t" * (i // 20) + " caf\u00e9" for i in range(300)]
 
 
 def held_out(text: bytes, share: float) -> bool:
@@ -146,15 +261,17 @@ def test_manifest_says_where_tokens_come_from(python_source):
     assert (manifest["corpus"], manifest["task"], manifest["heldout"]) == ("python_source", "python_source", 0.05)
     vocabulary = manifest["features"]["targets"]
     assert (vocabulary["name"], vocabulary["size"], vocabulary["eos_id"]) == ("bytes", 259, 1)
-    assert set(manifest["versions"]) == {"python", "seqio", "tensorflow"}
+    assert set(manifest["versions"]) == {"python", "numpy"}
     assert manifest["source"]["fingerprint"] == sources.survey(Corpus()).fingerprint
     assert str(Path.home()) not in json.dumps(manifest)
 
 
 def test_a_prepared_corpus_is_found_and_not_made_again(python_source):
     folder, lines = python_source
-    assert find_prepared(Corpus(), folder.parent) == folder
-    assert ensure_prepared(Corpus(allow_repeats=True), folder.parent, echo=pytest.fail) == folder
+    found = find_prepared(Corpus(), folder.parent)
+    assert found is not None
+    assert [part.folder for part in found] == [folder]
+    assert ensure_prepared(Corpus(allow_repeats=True), folder.parent, echo=pytest.fail) == found
     assert find_prepared(Corpus(heldout=0.06), folder.parent) is None
     assert any("documents" in line and "MB/s" in line for line in lines)
 
@@ -167,7 +284,8 @@ def test_user_files_are_prepared(prepared):
 
 
 def test_nothing_is_left_of_failed_and_killed_preparations(prepared):
-    assert not list((prepared["work"] / "prepared").glob(".*.tmp-*"))
+    for root in ("prepared1", "prepared2"):
+        assert [path.name for path in (prepared["work"] / root).glob(".*") if path.suffix != ".lock"] == []
 
 
 def test_adding_text_moves_no_document(prepared):
@@ -183,8 +301,7 @@ def test_a_users_task_with_two_features_and_sentencepiece(prepared):
 
     shards = open_shards(Path(prepared["pairs"]["folder"]))
     model = SentencePieceProcessor(model_file=_seqio_model())
-    sentences = ["this is " + "e" * (i % 20) + " a test " + "t" * (i // 20) + " caf\u00e9" for i in range(300)]
-    truth = sorted(([*model.encode(sentence), 1], [*model.encode(sentence[:12]), 1]) for sentence in sentences)
+    truth = sorted(([*model.encode(sentence), 1], [*model.encode(sentence[:12]), 1]) for sentence in sentences())
     pairs = [
         (shards.split(split).document(index).tolist(), shards.split(split, "inputs").document(index).tolist())
         for split in ("train", "heldout")
@@ -192,9 +309,30 @@ def test_a_users_task_with_two_features_and_sentencepiece(prepared):
     ]
     assert sorted(pairs) == truth
     assert len({tuple(targets) for targets, _ in pairs}) > 200
-    sizes = sum(len(sentence.encode()) for sentence in sentences)
+    sizes = sum(len(sentence.encode()) for sentence in sentences())
     assert shards.train.total_bytes + shards.heldout.total_bytes == sizes
     assert shards.vocabularies["targets"].name.startswith("sentencepiece-")
+
+
+@pytest.mark.parametrize("name", ["bytes", "unigram", "bpe", "as_integers"])
+def test_tokens_without_tensorflow_are_those_of_seqio(prepared, name):
+    found = prepared[name]
+    assert found["ours"] == found["theirs"]
+    assert found["of_tasks"] == found["theirs"]
+    assert found["same_vocabulary"]
+    assert found["without_tensorflow"] == (name != "as_integers")
+    assert len(found["ours"]) == (4 if name == "as_integers" else 324)
+
+
+def test_a_tfds_dataset_is_read_from_its_folder(prepared):
+    shards = open_shards(Path(prepared["letters"]["folder"]))
+    assert shards.slices == {"language": ["en", "fr"], "year": ["1900", "1901"]}
+    found = {}
+    for split in (shards.train, shards.heldout):
+        codes = zip(split.slice("language").tolist(), split.slice("year").tolist(), strict=True)
+        for text, (language, year) in zip(texts(split), codes, strict=True):
+            found[text.decode()] = shards.slices["language"][language], shards.slices["year"][year]
+    assert found == {f"letter {i}": ("en" if i % 4 else "fr", str(1900 + i % 2)) for i in range(200)}
 
 
 def test_tokens_that_are_no_text(prepared):
@@ -206,12 +344,71 @@ def test_tokens_that_are_no_text(prepared):
     assert shards.train.total_bytes == 0
 
 
-def test_a_mixture_gives_each_task_once(prepared):
-    shards = open_shards(Path(prepared["mixed"]["folder"]))
+def test_a_mixture_is_prepared_task_by_task(prepared):
+    names = [(name, rate) for name, rate, _ in prepared["mixed"]["parts"]]
+    assert names == [("part0", 0.25), ("part1", 0.75)]
+    parts = [open_shards(Path(folder)) for _, _, folder in prepared["mixed"]["parts"]]
     pairs = open_shards(Path(prepared["pairs"]["folder"]))
-    assert shards.train.documents + shards.heldout.documents == 300
-    assert any("its rates do not act" in line for line in prepared["mixed"]["lines"])
-    assert shards.train.tokens + shards.heldout.tokens == pairs.train.tokens + pairs.heldout.tokens
+    assert [shards.train.documents + shards.heldout.documents for shards in parts] == [150, 150]
+    tokens = sum(shards.train.tokens + shards.heldout.tokens for shards in parts)
+    assert tokens == pairs.train.tokens + pairs.heldout.tokens
+
+
+def test_a_prepared_mixture_is_found_without_tensorflow(prepared, monkeypatch):
+    monkeypatch.chdir(prepared["work"])
+    found = find_prepared(Corpus(task="mixed", module="my_tasks", heldout=0.2), Path("prepared1"))
+    assert found is not None
+    assert [(p.name, p.rate, str(p.folder.resolve())) for p in found] == [*map(tuple, prepared["mixed"]["parts"])]
+    assert "my_tasks" not in sys.modules
+
+
+def test_a_mixture_takes_our_own_sources_and_its_tasks_are_slices(prepared, python_source):
+    by_name = {name: open_shards(Path(folder)) for name, _, folder in prepared["with_own"]["parts"]}
+    assert {name: shards.slices for name, shards in by_name.items()} == {
+        "notes": {"source": ["notes"]},
+        "python_source": {"source": ["python_source"]},
+    }
+    whole = open_shards(python_source[0])
+    mine = by_name["python_source"]
+    assert mine.train.tokens + mine.heldout.tokens == whole.train.tokens + whole.heldout.tokens
+
+
+def test_fields_of_a_task_are_kept_by_document(prepared):
+    shards = open_shards(Path(prepared["sliced"]["folder"]))
+    assert shards.slices == {"language": ["en", "fr"], "source": ["notes"]}
+    for split in (shards.train, shards.heldout):
+        codes = split.slice("language")
+        assert codes.dtype == np.int32
+        for text, code in zip(texts(split), codes.tolist(), strict=True):
+            number = sentences().index(text.decode())
+            assert shards.slices["language"][code] == ("fr" if number % 3 == 1 else "en")
+    shards.verify()
+
+
+def test_shards_of_a_source_are_run_side_by_side_and_give_the_same(prepared):
+    one, two = (open_shards(Path(prepared[name]["folder"])) for name in ("lines", "lines2"))
+    assert one.digest == two.digest
+    assert one.manifest["files"] == two.manifest["files"]
+    truth = [f"line {index} of shard {number}".encode() for number in range(3) for index in range(40)]
+    assert sorted(texts(one.train) + texts(one.heldout)) == sorted(truth)
+    assert texts(one.train) == [text for text in truth if not held_out(text, 0.2)]
+
+
+def test_a_vocabulary_changed_since_is_named(prepared, tmp_path, monkeypatch):
+    monkeypatch.chdir(prepared["work"])
+    folder = Path(prepared["pairs"]["folder"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["source"]["models"]["targets"]["path"] == str(Path(_seqio_model()).resolve())
+    shutil.copytree(folder, tmp_path / folder.name)
+    model = tmp_path / "mine.model"
+    model.write_bytes(Path(_seqio_model()).read_bytes())
+    manifest["source"]["models"]["targets"]["path"] = str(model)
+    (tmp_path / folder.name / "manifest.json").write_text(json.dumps(manifest))
+    corpus = Corpus(task="pairs", module="my_tasks", heldout=0.2)
+    assert find_prepared(corpus, tmp_path) is not None
+    model.write_bytes(model.read_bytes() + b"\n")
+    with pytest.raises(InputError, match=r"'pairs' was prepared when '.*mine.model', the vocabulary of 'targets', was"):
+        find_prepared(corpus, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +422,14 @@ def test_a_mixture_gives_each_task_once(prepared):
         ("floats", "corpus.task: feature 'targets' is float32 of rank 1; it must be integers of rank 1"),
         ("outside", "corpus.task: feature 'targets' holds token 100000, outside its vocabulary of 100000"),
         ("failing", "corpus.task: 'failing' fails while it runs ("),
+        ("letters_old", "corpus.task: 'tfds:letters:1.0.0' cannot be loaded ("),
+        (
+            "letters_text",
+            "corpus.text_field: 'text' is no field of 'tfds:letters:1.2.0'; name one of body, language, y",
+        ),
+        ("no_rate", "corpus.task: 'no_rate' gives 'part0' the rate 0.0; it must be positive"),
+        ("unsliced", "corpus.slices: 'author' is not kept by 'notes' (its features: language, targets)"),
+        ("two_vocabularies", "corpus.task: 'two_vocabularies' mixes 'notes' in vocabulary 'bytes' with 'part0' in"),
     ],
 )
 def test_bad_corpora_are_named(prepared, name, message):
@@ -235,6 +440,13 @@ def test_bad_corpora_are_named(prepared, name, message):
 def test_a_typo_is_named_without_starting_a_child(tmp_path):
     with pytest.raises(InputError, match=r"^corpus.task: 'python_sorce' .* did you mean python_source\?"):
         ensure_prepared(Corpus(task="python_sorce"), tmp_path, echo=pytest.fail)
+
+
+def test_a_missing_seqio_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "seqio", None)
+    for task, extra in (("tfds:letters", "tfds"), ("mine", "train")):
+        with pytest.raises(InputError, match=rf"'{task}' needs seqio and TensorFlow; pip install 'lmscale\[{extra}\]'"):
+            ensure_prepared(Corpus(task=task, module="mine", data_dir=str(tmp_path)), tmp_path, echo=pytest.fail)
 
 
 def test_errors_of_the_child_come_back_as_one_line(tmp_path):
@@ -253,7 +465,7 @@ def test_the_command_of_the_child_ends_with_status_2(tmp_path, capsys):
 def test_a_killed_preparation_is_not_found(tmp_path):
     (tmp_path / "text.txt").write_text("text\n")
     corpus = Corpus(files=(str(tmp_path / "text.txt"),))
-    folder = prepared_folder(corpus, tmp_path / "prepared")[0]
+    folder = own_place(corpus, tmp_path / "prepared").folder
     code = f"""
 import os, signal
 from pathlib import Path
@@ -277,8 +489,8 @@ def test_a_users_module_enters_the_key_through_its_source(tmp_path, monkeypatch)
     keys = set()
     for text in ("a = 1\n", "a = 2\n"):
         (tmp_path / "tasks_of_mine.py").write_text(text)
-        keys.add(prepared_folder(Corpus(task="mine", module="tasks_of_mine"), tmp_path)[0])
-    keys.add(prepared_folder(Corpus(task="mine", module="not_there"), tmp_path)[0])
+        keys.add(task_place(Corpus(task="mine", module="tasks_of_mine"), tmp_path).folder)
+    keys.add(task_place(Corpus(task="mine", module="not_there"), tmp_path).folder)
     assert len(keys) == 3
     assert "tasks_of_mine" not in sys.modules
 

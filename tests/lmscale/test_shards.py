@@ -122,7 +122,7 @@ def test_a_manifest_cut_or_edited_is_refused(tmp_path):
             open_shards(folder)
     manifest = json.loads(whole)
     edits = [
-        {"format": 2},
+        {"format": 1},
         {"digest": "0" * 64},
         {"splits": {}},
         {"features": {"targets": {}}},

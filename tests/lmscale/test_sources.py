@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import sources
+from lmscale.data import sources, text_files
+from lmscale.data.document import Reading
+from lmscale.data.python_source import list_python_source
 
 
 def test_python_source_is_the_standard_library_without_tests_and_duplicates():
@@ -39,14 +41,14 @@ def test_what_is_left_out_is_counted(tmp_path):
         "notes.txt": b"text\n",
     }.items():
         (tmp_path / name).write_bytes(text)
-    files, left_out = sources.list_python_source(tmp_path)
+    files, left_out = list_python_source(tmp_path)
     assert [name for name, _ in files] == ["a.py"]
     assert left_out == {"duplicate": 1, "empty": 1, "generated": 1, "not_utf8": 1}
 
 
 def test_a_python_without_source_is_named(tmp_path):
     with pytest.raises(InputError, match=r"^corpus.task: 'python_source' finds no .py files .* --corpus.files"):
-        sources.list_python_source(tmp_path)
+        list_python_source(tmp_path)
 
 
 def test_fingerprint_follows_names_and_contents_not_the_folder(tmp_path):
@@ -83,20 +85,22 @@ def test_globs_cross_folders_and_give_each_file_once(tmp_path):
 def test_chunks_join_to_the_file_and_stay_in_bounds(tmp_path_factory, text, chunk_bytes):
     path = tmp_path_factory.mktemp("chunks") / "book.txt"
     path.write_bytes(text.encode())
-    documents = list(sources.file_documents([str(path)], chunk_bytes))
-    assert b"".join(document.text for document in documents) == text.encode()
-    assert all(len(document.text) <= chunk_bytes and document.text.decode() for document in documents)
+    chunks = list(text_files._read_chunks(path, chunk_bytes, Reading(on_bad="refuse")))
+    texts = [chunk for _, _, chunk in chunks]
+    assert b"".join(texts) == text.encode()
+    assert all(len(chunk) <= chunk_bytes and chunk.decode() for chunk in texts)
+    assert [offset for offset, _, _ in chunks] == [len(b"".join(texts[:i])) for i in range(len(texts))]
 
 
 def test_chunks_end_at_blank_lines_and_appending_keeps_them(tmp_path):
     path = tmp_path / "book.txt"
     paragraphs = "".join(f"paragraph {number}\n{'words ' * 50}\n\n" for number in range(2000))
     path.write_text(paragraphs)
-    before = [document.text for document in sources.file_documents([str(path)])]
+    before = [document.text for document in sources.documents(Corpus(files=(str(path),)))]
     assert len(before) > 30
     assert all(text.endswith(b"\n\n") for text in before)
     path.write_text(paragraphs + "more\n" * 5000)
-    after = [document.text for document in sources.file_documents([str(path)])]
+    after = [document.text for document in sources.documents(Corpus(files=(str(path),)))]
     assert after[: len(before) - 1] == before[:-1]
 
 
@@ -112,7 +116,7 @@ def test_chunks_end_at_blank_lines_and_appending_keeps_them(tmp_path):
 def test_bad_files_are_named(tmp_path, content, message):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        sources.survey(Corpus(files=(str(tmp_path / "bad.txt"),)))
+        list(sources.documents(Corpus(files=(str(tmp_path / "bad.txt"),))))
     assert "\n" not in str(caught.value)
 
 

@@ -1,0 +1,98 @@
+"""Prepares one of lmscale's own sources: one process reads, several tokenise, the pieces are joined. No framework."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import InputError
+from lmscale.data import sources
+from lmscale.data.crew import work
+from lmscale.data.document import Document, Reading
+from lmscale.data.pieces import ENDING, is_whole
+from lmscale.data.preparation import Echo, Progress, join, pieces_folder, versions
+from lmscale.data.prepared import SOURCE, Place, earlier_vocabulary
+from lmscale.data.shards import FEATURE
+from lmscale.data.text_files import CHUNK_BYTES as CUT_BYTES
+from lmscale.data.tokenise import CHUNK_BYTES, Chunk, Tokenise, chunks
+
+ALONE_BYTES = 4 * CHUNK_BYTES  # below this, starting further processes takes longer than they save
+
+
+def prepare_own(place: Place, echo: Echo, processes: int) -> Path:
+    """Writes the prepared folder of `place`, whose lock the caller holds.
+
+    Raises:
+        InputError: a document that is bad; a text or vocabulary that changed meanwhile; no document on one side.
+    """
+    corpus, survey, choice = place.corpus, place.survey, place.choice
+    assert survey is not None
+    assert choice is not None
+    vocabularies = {FEATURE: choice.make().vocabulary}
+    digest = vocabularies[FEATURE].digest
+    if (earlier := earlier_vocabulary(place, digest)) is not None:
+        echo(f"prepare {corpus.name}: the vocabulary is not that of {earlier}, so the text is prepared again")
+    reading = Reading(on_bad=corpus.on_bad, total=survey.size)
+    progress = Progress(corpus.name, echo, lambda: reading.done / reading.total if reading.total else 0.0)
+    with pieces_folder(place.folder, vocabularies) as pieces:
+        kept = {path for path in pieces.glob(f"*{ENDING}") if is_whole(path)}
+        order: list[Path] = []
+
+        def missing() -> Iterator[Chunk]:
+            first = True
+            for chunk in chunks(_documents(place, reading), corpus.slices, pieces):
+                order.append(chunk.path)
+                if chunk.path not in kept:
+                    if first:
+                        progress.restart()
+                    first = False
+                    yield chunk
+
+        alone = 0 < survey.size <= ALONE_BYTES
+        for counts in work(missing(), Tokenise.maker(choice, digest, corpus.heldout), 1 if alone else processes):
+            progress.add(counts)
+        echo(progress.line(left=False) + ", done")
+        if found := sum(path in kept for path in order):
+            echo(f"prepare {corpus.name}: {found} of {len(order)} pieces were there from an earlier preparation")
+        for reason, count in reading.left_out.items():
+            echo(f"prepare {corpus.name}: left out {count} x {reason}; {reading.examples.get(reason, 'empty')}")
+        if corpus.files and choice.integers is None:
+            echo(f"prepare files: a text file longer than {CUT_BYTES} bytes is cut into documents at line ends")
+        return join(place, vocabularies, order, lambda dropped: _about(place, reading, dropped))
+
+
+def changed(place: Place) -> InputError:
+    return InputError(f"corpus: the text of {place.corpus.name!r} changed while it was prepared; run the command again")
+
+
+def _documents(place: Place, reading: Reading) -> Iterator[Document]:
+    for document in sources.documents(place.corpus, reading):
+        if place.source is not None and SOURCE in document.fields:
+            document = replace(document, fields={**document.fields, SOURCE: place.source})
+        yield document
+
+
+def _about(place: Place, reading: Reading, dropped: int) -> dict[str, Any]:
+    corpus, survey, choice = place.corpus, place.survey, place.choice
+    assert survey is not None
+    assert choice is not None
+    now = sources.survey(corpus).fingerprint
+    if place.fingerprint is not None and now != place.fingerprint:
+        raise changed(place)
+    used = ["numpy", *(["sentencepiece"] if choice.model is not None else [])]
+    return {
+        "corpus": corpus.name,
+        "task": corpus.name,
+        "heldout": corpus.heldout,
+        "source": {
+            "fingerprint": now,
+            "module": None,
+            "dropped_empty": dropped,
+            "left_out": dict(sorted((Counter(survey.left_out) + reading.left_out).items())),
+            "packages": survey.packages,
+        },
+        "versions": versions(used),
+    }
