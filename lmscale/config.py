@@ -101,11 +101,16 @@ class Corpus:
     module: str | None = None  # Python module to import first, where a user registers Tasks
     heldout: float = 0.05  # share of documents kept for evaluation, chosen by hash of their content
     allow_repeats: bool = False  # train on the same text more than once when more tokens are asked than there are
+    # train on that many tokens alone, of documents in a fixed order, of which a smaller number takes the first; part of
+    # a run's identity, but not of the prepared text
+    unique_tokens: int | None = None
 
     def __post_init__(self) -> None:
         normalise(self, "corpus.")
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
+        limit = self.unique_tokens
+        check(limit is None or limit >= 1, "corpus.unique_tokens", limit, "must be at least 1 token")
 
     @property
     def name(self) -> str:

@@ -120,7 +120,7 @@ class Lane:
     def windows(self, start: int, stop: int) -> np.ndarray:
         """Batches of the steps start .. stop-1 (of a job's process, its rows of them): int32 [stop - start, B, S+1]."""
         t = self.training
-        return np.stack([t.loader.windows(step, t.step.rows) for step in range(start, stop)])
+        return t.loader.batches(start, stop, t.step.rows)
 
     def flush(self) -> None:
         """To be called before a checkpoint or a record that the curve leads to is there."""

@@ -300,7 +300,7 @@ def commit(t: Training, run: Run, made: dict) -> None:
 def record(t: Training, run: Run, result: Evaluation | None) -> dict:
     """The record of a run that finished, or (no result) diverged: its row of runs.csv, and how it was made."""
     trajectory, h, shape, text = t.trajectory, t.trajectory.hyperparameters, t.trajectory.shape, t.trajectory.text
-    device = t.step.mesh.devices.flat[0]
+    device, unique_tokens = t.step.mesh.devices.flat[0], t.loader.unique_tokens(run.steps)
     row = {
         "run_id": run.id,
         "study": trajectory.study,
@@ -314,8 +314,8 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "params": shape.params,
         "params_embedding": shape.params_embedding,
         "tokens": run.tokens,
-        "unique_tokens": t.loader.unique_tokens(run.steps),
-        "epochs": run.tokens / t.loader.unique_tokens(run.steps),
+        "unique_tokens": unique_tokens,
+        "epochs": run.tokens / unique_tokens,  # over all parts; `parts` of the record has those of each
         "trained_bytes": round(run.tokens * text.bytes_per_token),
         "flops": shape.train_flops(run.tokens, h.sequence),
         "flops_6nd": shape.flops_6nd(run.tokens),
@@ -348,6 +348,10 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "branch_step": run.branch_step,
         "identity": trajectory.identity,
         "text": asdict(text),
+        "parts": [
+            {"name": name, "epochs": epochs}
+            for name, epochs in zip(t.loader.names, t.loader.epochs(run.steps), strict=True)
+        ],
         "compute_dtype": str(t.step.dtype),
         "microbatches": t.step.microbatches,
         "remat": t.step.remat,
