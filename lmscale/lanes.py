@@ -79,6 +79,7 @@ class Training:
     extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
     logs: tuple[str, ...] = ()  # the study's `telemetry`
     profile: range | None = None  # steps to trace
+    draws_ahead: bool = False  # windows are drawn by a thread of its own
     grip: Grip | None = None  # the leases, where others may take the trajectory or a cooldown
     telemetry: Telemetry = field(init=False)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from lmscale.lanes import (
 )
 from lmscale.leases import LeaseLost
 from lmscale.plan import Run
+from lmscale.prefetch import Windows, drawn
 from lmscale.scores import score
 from lmscale.step import Metrics, Together
 from lmscale.telemetry import Call
@@ -107,33 +109,49 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
     together = Together(t.step, [lane.state for lane in lanes if lane.state is not None])
     for lane in lanes:
         lane.state, lane.training.replicas = None, len(lanes)
-    ended = 0.0
-    waiting: Dispatched | None = None
     t.saves.postpone()
-    while step < stop and not all(lane.lost for lane in lanes):
-        end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
-        if waiting is not None and t.telemetry.profiler.covers(step, end):
+    size = t.step.steps_per_dispatch
+    calls = list(pairwise([step, *range((step // size + 1) * size, stop, size), stop]))
+    with drawn(partial(windows_of, lanes), calls, ahead=t.draws_ahead) as windows:
+        march_through(lanes, together, windows, calls)
+    for r, lane in enumerate(lanes):
+        lane.step, lane.state = stop, None if lane.lost else together.model(r)
+
+
+def march_through(
+    lanes: Sequence[Lane], together: Together, windows: Iterator[Windows], calls: Sequence[tuple[int, int]]
+) -> None:
+    """The calls of a march, each on the next of `windows`."""
+    t, ended = lanes[0].training, 0.0
+    waiting: Dispatched | None = None
+    for start, step in calls:
+        if all(lane.lost for lane in lanes):
+            break
+        if waiting is not None and t.telemetry.profiler.covers(start, step):
             ended = account(lanes, waiting, ended)  # nothing else is in flight while a call is traced
             waiting = None
-        call = dispatch(lanes, together, step, end)
+        call = dispatch(lanes, together, next(windows), start, step)
         if waiting is not None:
             ended = account(lanes, waiting, ended)
-        waiting, step = call, end
+        waiting, last = call, step == calls[-1][1]
         stopping, due = distributed.agree(t.stop(), t.saves.due)
-        if step < stop and (stopping or due):
+        if not last and (stopping or due):
             ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
             lose_broken(lanes, together, step)
             with t.saves.timed():
                 save(lanes, together, step)
             t.ledger.steps -= t.saves.took
-        if stopping and step < stop:
+        if stopping and not last:
             raise Interrupted
     if waiting is not None:
         account(lanes, waiting, ended)
-    lose_broken(lanes, together, step)
-    for r, lane in enumerate(lanes):
-        lane.step, lane.state = stop, None if lane.lost else together.model(r)
+    lose_broken(lanes, together, calls[-1][1])
+
+
+def windows_of(lanes: Sequence[Lane], start: int, stop: int) -> Windows:
+    """What a call of lanes trains on."""
+    return [lane.windows(start, stop) for lane in lanes]
 
 
 @dataclass
@@ -146,10 +164,10 @@ class Dispatched:
     dispatched: float
 
 
-def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -> Dispatched:
+def dispatch(lanes: Sequence[Lane], together: Together, windows: Windows, start: int, stop: int) -> Dispatched:
     """Calls the compiled program for the steps start .. stop-1; of a trajectory's first call, says how long it took."""
     before = programs()
-    windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
+    rates = [lane.rates(start, stop) for lane in lanes]
     call = partial(lanes[0].training.telemetry.call, start, stop)
     began = time.monotonic()  # before the call: one that is traced is awaited in it
     with compiling(lanes[0].training.ledger):

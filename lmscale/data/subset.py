@@ -28,8 +28,8 @@ class Subset:
     def __init__(self, split: Split, tokens: int, whose: str) -> None:
         if tokens > split.tokens:
             raise InputError(
-                f"corpus.unique_tokens: asks {tokens:,} tokens of {whose}, which has {split.tokens:,}; lower it, or "
-                "leave it out to train on all"
+                f"corpus.unique_tokens: {tokens} exceeds the {split.tokens:,} tokens of {whose}; lower it, or leave it "
+                "out to train on all"
             )
         self.split, self.tokens = split, tokens
         self.documents, self._starts = self._choose()
