@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
+from lmscale.data import shards
 from lmscale.data.loader import Loader, evaluation_set
 from lmscale.data.permutation import permute
 from lmscale.data.shards import Split, Vocabulary, open_shards
@@ -173,6 +174,18 @@ def test_a_call_holds_the_batches_of_its_steps(folder):
         for rows in (slice(None), slice(2, 4)):
             one_by_one = np.stack([data.windows(step, rows) for step in range(start, stop)])
             assert np.array_equal(data.batches(start, stop, rows), one_by_one)
+
+
+def test_no_more_shards_are_mapped_than_may_be(folder, monkeypatch):
+    expected = [loader(folder).windows(step).tolist() for step in range(10)]
+    monkeypatch.setattr(shards, "MAPPED_MOST", 2)
+    data = loader(folder)
+    split = data.parts[0][0]
+    held = split.read(0, 3)
+    assert [data.windows(step).tolist() for step in range(10)] == expected
+    assert len(split._mapped) == 2
+    assert len(split._sizes) == 5
+    assert held.tolist() == documents(40, 1)[0][:3].tolist()  # a view outlives its shard's place
 
 
 def test_unique_tokens(folder):
