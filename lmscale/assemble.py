@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,14 +12,26 @@ from analysis.errors import InputError
 from lmscale.config import OWN_SET, Corpus, EvalSet, Study
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.prepare import ensure_prepared
-from lmscale.data.prepared import Part
-from lmscale.data.shards import Shards, Vocabulary, open_shards
+from lmscale.data.shards import Shards, Split, Vocabulary, open_shards
+from lmscale.data.subset import Subset
 from lmscale.evaluate import NamedSet
 from lmscale.files import on_store
 from lmscale.layout import check_mesh
 from lmscale.places import user_cache
-from lmscale.plan import Text, Trajectory, make_plan
+from lmscale.plan import Portion, Text, Trajectory, make_plan
 from lmscale.typed import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenPart:
+    """One part of a text, opened: a Task of a Mixture, or all there is."""
+
+    name: str
+    rate: float  # against the other parts'; what they add up to does not matter
+    shards: Shards
+
+
+OpenText = tuple[OpenPart, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +39,8 @@ class Assembly:
     """All that training a study needs."""
 
     study: Study
-    shards: Shards
+    text: OpenText
+    sampler: Loader  # of one window a step, with seed 0: each trajectory's draws from the same
     headline: NamedSet
     extra_sets: tuple[NamedSet, ...]  # every other evaluation set
     plan: tuple[Trajectory, ...]
@@ -48,9 +61,7 @@ class Assembly:
 
     def loader(self, trajectory: Trajectory) -> Loader:
         h = trajectory.hyperparameters
-        return Loader(
-            split=self.shards.train, sequence=h.sequence, batch_sequences=h.batch_sequences, seed=trajectory.seed
-        )
+        return replace(self.sampler, batch_sequences=h.batch_sequences, seed=trajectory.seed)
 
 
 def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
@@ -59,68 +70,140 @@ def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
     Raises InputError for a text, a grid or a mesh that cannot be.
     """
     texts = open_texts(study, out, say)
-    for shards in texts.values():
-        shards.verify()
+    for text in texts.values():
+        for part in text:
+            part.shards.verify()
     return from_shards(study, texts[OWN_SET], texts)
 
 
-def open_texts(study: Study, out: Path, say: Callable[[str], None], processes: int | None = None) -> dict[str, Shards]:
+def open_texts(study: Study, out: Path, say: Callable[[str], None], processes: int | None = None) -> dict[str, OpenText]:
     """The study's text (under OWN_SET) and those of its further evaluation sets by name, prepared where needed.
 
     Raises InputError for one that cannot be, an evaluation set's under its name.
     """
     shards = (user_cache() if on_store(out) else out) / "shards"  # memory-mapped, and so never on a store
-    texts = {OWN_SET: _only(study.corpus, ensure_prepared(study.corpus, shards, echo=say, processes=processes))}
+    texts = {OWN_SET: _open(study.corpus, shards, say, processes)}
     for each in study.eval_sets:
         try:
-            parts = ensure_prepared(each.corpus, shards, echo=say, processes=processes)
-            texts[each.name] = _only(each.corpus, parts)
+            limit = each.corpus.unique_tokens
+            check(limit is None, "corpus.unique_tokens", limit, "limits training, and nothing trains on it; drop it")
+            texts[each.name] = _open(each.corpus, shards, say, processes)
         except InputError as error:
             raise InputError(f"eval_sets.{each.name}.{error}") from None
     return texts
 
 
-def _only(corpus: Corpus, parts: tuple[Part, ...]) -> Shards:
-    part, *others = parts
-    if others:
-        raise InputError(f"corpus.task: {corpus.task!r} is a Mixture of {len(parts)} Tasks; name one of them")
-    return open_shards(part.folder)
+def _open(corpus: Corpus, root: Path, say: Callable[[str], None], processes: int | None) -> OpenText:
+    parts = ensure_prepared(corpus, root, echo=say, processes=processes)
+    return tuple(OpenPart(name=part.name, rate=part.rate, shards=open_shards(part.folder)) for part in parts)
 
 
-def from_shards(study: Study, shards: Shards, texts: Mapping[str, Shards] = MappingProxyType({})) -> Assembly:
+def from_shards(
+    study: Study, text: Shards | OpenText, texts: Mapping[str, Shards | OpenText] = MappingProxyType({})
+) -> Assembly:
     """The same over shards that are already open: the study's, and those of its evaluation sets by name."""
-    train, vocabulary = shards.train, shards.train.vocabulary
-    own = evaluation_set(shards.heldout, sequence=study.recipe.sequence, tokens=study.eval_tokens)
-    sets = [NamedSet(name=OWN_SET, label=_label(f"{study.corpus.name}-{OWN_SET}", own), windows=own)]
-    sets += [_eval_set(study, s, texts[s.name], vocabulary) for s in study.eval_sets]
-    headline = next(s for s in sets if s.name == study.headline)
-    text = Text(
-        corpus=f"{study.corpus.name}-{shards.digest[:8]}",
-        tokenizer=vocabulary.name,
-        vocab=vocabulary.size,
-        train_tokens=train.tokens // study.recipe.sequence * study.recipe.sequence,
-        bytes_per_token=train.total_bytes / train.tokens,
-        digest=hashlib.sha256(f"{shards.digest} {vocabulary.digest} {headline.windows.digest}".encode()).hexdigest(),
-        eval_set=headline.label,
-        headline=headline.name,
+    parts = _parts(text, study.corpus.name)
+    sampler = _sampler(study, parts)
+    vocabulary = sampler.parts[0][0].vocabulary
+    own = evaluation_set(
+        *(part.shards.heldout for part in parts), sequence=study.recipe.sequence, tokens=study.eval_tokens
     )
-    plan = make_plan(study, text)
+    sets = [NamedSet(name=OWN_SET, label=_label(f"{study.corpus.name}-{OWN_SET}", own), windows=own)]
+    sets += [_eval_set(study, s, _parts(texts[s.name], s.name), vocabulary) for s in study.eval_sets]
+    headline = next(s for s in sets if s.name == study.headline)
+    plan = make_plan(study, _text(study, parts, sampler, headline))
     check_mesh(plan, study.mesh, study.microbatches or 1)
     extra = tuple(s for s in sets if s is not headline)
-    return Assembly(study=study, shards=shards, headline=headline, extra_sets=extra, plan=plan)
+    return Assembly(study=study, text=parts, sampler=sampler, headline=headline, extra_sets=extra, plan=plan)
 
 
-def _eval_set(study: Study, eval_set: EvalSet, text: Shards, vocabulary: Vocabulary) -> NamedSet:
-    """Raises InputError for a text in another vocabulary: its losses per token would be of other tokens."""
-    theirs = text.heldout.vocabulary
-    check(
-        theirs.digest == vocabulary.digest,
-        f"eval_sets.{eval_set.name}",
-        theirs.name,
-        f"is its vocabulary, but the study trains on {vocabulary.name!r}; name a Task with that vocabulary (text files "
-        "are always read as bytes)",
+def _parts(text: Shards | OpenText, name: str) -> OpenText:
+    return (OpenPart(name=name, rate=1.0, shards=text),) if isinstance(text, Shards) else text
+
+
+def _sampler(study: Study, parts: OpenText) -> Loader:
+    """What training windows are drawn from. Of limited text each part gives its rate's share.
+
+    Raises InputError for parts in different vocabularies, rates that are none, and too little text.
+    """
+    first, *others = (part.shards.train.vocabulary for part in parts)
+    for vocabulary, part in zip(others, parts[1:], strict=True):
+        check(
+            vocabulary.digest == first.digest,
+            "corpus.task",
+            study.corpus.task,
+            f"has part {part.name!r} in vocabulary {vocabulary.name!r} and part {parts[0].name!r} in {first.name!r}; "
+            "give its Tasks one",
+        )
+    whole = Loader(
+        parts=tuple((part.shards.train, part.rate) for part in parts),
+        sequence=study.recipe.sequence,
+        batch_sequences=1,
+        seed=0,
+        names=tuple(part.name for part in parts),
     )
-    windows = evaluation_set(text.heldout, sequence=study.recipe.sequence, tokens=eval_set.tokens)
+    limit = study.corpus.unique_tokens
+    if limit is None:
+        return whole
+    limited: list[tuple[Split | Subset, float]] = []
+    for part, weight in zip(parts, whole.weights, strict=True):
+        tokens = limit * weight // sum(whole.weights)
+        whose = f"part {part.name!r} (a share of {weight / sum(whole.weights):.3g})" if len(parts) > 1 else "the text"
+        check(
+            tokens >= study.recipe.sequence,
+            "corpus.unique_tokens",
+            limit,
+            f"takes {tokens} tokens of {whose}, less than one window of {study.recipe.sequence}; raise it",
+        )
+        limited.append((Subset(part.shards.train, tokens, whose), part.rate))
+    return replace(whole, parts=tuple(limited))
+
+
+def _text(study: Study, parts: OpenText, sampler: Loader, headline: NamedSet) -> Text:
+    """What the plan needs of the text. Its name leaves out `unique_tokens`: runs over more and less of one text are
+    fitted together, by a law of repeats.
+    """
+    total, vocabulary = sum(sampler.weights), sampler.parts[0][0].vocabulary
+    shares = [weight / total for weight in sampler.weights]
+    tokens = [windows * sampler.sequence for windows in sampler.windows_per_epoch]
+    content, limit = parts[0].shards.digest, study.corpus.unique_tokens
+    if len(parts) > 1:
+        told = [f"{weight} {part.shards.digest}\n" for weight, part in zip(sampler.weights, parts, strict=True)]
+        content = hashlib.sha256("".join(told).encode()).hexdigest()
+    identity = f"{content} {vocabulary.digest} {headline.windows.digest}"
+    if limit is not None:
+        identity += f" unique_tokens={limit}"
+    portions = tuple(
+        Portion(name=part.name, rate=share, weight=weight, train_tokens=size)
+        for part, share, weight, size in zip(parts, shares, sampler.weights, tokens, strict=True)
+    )
+    return Text(
+        corpus=f"{study.corpus.name}-{content[:8]}",
+        tokenizer=vocabulary.name,
+        vocab=vocabulary.size,
+        train_tokens=sum(tokens),
+        bytes_per_token=sum(
+            share * part.total_bytes / part.tokens for share, (part, _) in zip(shares, sampler.parts, strict=True)
+        ),
+        digest=hashlib.sha256(identity.encode()).hexdigest(),
+        eval_set=headline.label,
+        headline=headline.name,
+        parts=portions if len(portions) > 1 else (),
+    )
+
+
+def _eval_set(study: Study, eval_set: EvalSet, text: OpenText, vocabulary: Vocabulary) -> NamedSet:
+    """Raises InputError for a text in another vocabulary: its losses per token would be of other tokens."""
+    splits = [part.shards.heldout for part in text]
+    for theirs in (split.vocabulary for split in splits):
+        check(
+            theirs.digest == vocabulary.digest,
+            f"eval_sets.{eval_set.name}",
+            theirs.name,
+            f"is its vocabulary, but the study trains on {vocabulary.name!r}; name a Task with that vocabulary (text "
+            "files are always read as bytes)",
+        )
+    windows = evaluation_set(*splits, sequence=study.recipe.sequence, tokens=eval_set.tokens)
     return NamedSet(name=eval_set.name, label=_label(eval_set.name, windows), windows=windows)
 
 

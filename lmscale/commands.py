@@ -165,7 +165,8 @@ def prepare(args: argparse.Namespace) -> int:
     study = override(load_study(args.study), args.overrides)
     _need("seqio")
     Workspace(args.out, study.name).create()
-    for shards in open_texts(study, args.out, print, processes).values():
+    texts = open_texts(study, args.out, print, processes)
+    for shards in (part.shards for text in texts.values() for part in text):
         for split in (shards.train, shards.heldout):
             print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
         print(shards.folder)

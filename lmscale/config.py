@@ -118,6 +118,9 @@ class Corpus:
     on_bad: OnBad = "refuse"  # a document that cannot be read: refuse the corpus, or skip the document and count it
     heldout: float = 0.05  # share of documents kept for evaluation, chosen by hash of their content
     allow_repeats: bool = False  # train on the same text more than once when more tokens are asked than there are
+    # train on that many tokens alone, of documents in a fixed order, of which a smaller number takes the first; part of
+    # a run's identity, but not of the prepared text
+    unique_tokens: int | None = None
 
     def __post_init__(self) -> None:
         normalise(self, "corpus.")
@@ -133,6 +136,8 @@ class Corpus:
             "must be names of letters, digits and '_'",
         )
         check(len(set(self.slices)) == len(self.slices), "corpus.slices", self.slices, "must not name a field twice")
+        limit = self.unique_tokens
+        check(limit is None or limit >= 1, "corpus.unique_tokens", limit, "must be at least 1 token")
 
     @property
     def name(self) -> str:

@@ -79,6 +79,7 @@ class Training:
     extra_sets: tuple[NamedSet, ...] = ()  # scored beside the headline
     logs: tuple[str, ...] = ()  # the study's `telemetry`
     profile: range | None = None  # steps to trace
+    draws_ahead: bool = False  # windows are drawn by a thread of its own
     grip: Grip | None = None  # the leases, where others may take the trajectory or a cooldown
     telemetry: Telemetry = field(init=False)
 
@@ -120,7 +121,7 @@ class Lane:
     def windows(self, start: int, stop: int) -> np.ndarray:
         """Batches of the steps start .. stop-1 (of a job's process, its rows of them): int32 [stop - start, B, S+1]."""
         t = self.training
-        return np.stack([t.loader.windows(step, t.step.rows) for step in range(start, stop)])
+        return t.loader.batches(start, stop, t.step.rows)
 
     def flush(self) -> None:
         """To be called before a checkpoint or a record that the curve leads to is there."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from lmscale.config import Hyperparameters, Study
+from lmscale.data import mixing
 from lmscale.grid import cells
 from lmscale.shapes import Shape, shape_of
 from lmscale.typed import check
@@ -24,17 +25,28 @@ INPUTS = ("learning_rate", "warmup_steps", "schedule", "cooldown_fraction", "coo
 
 
 @dataclass(frozen=True, kw_only=True)
+class Portion:
+    """What one part of the text gives."""
+
+    name: str
+    rate: float  # its share of the windows that are drawn
+    weight: int  # the same as windows are dealt by it (lmscale.data.mixing)
+    train_tokens: int  # in whole sequences
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text:
     """The prepared corpus as far as a plan needs it."""
 
     corpus: str
     tokenizer: str  # its name, as in the column of runs.csv
     vocab: int
-    train_tokens: int  # in whole sequences
-    bytes_per_token: float
+    train_tokens: int  # unique ones, of all parts, in whole sequences
+    bytes_per_token: float  # of the windows that are drawn
     digest: str  # of the training tokens, the vocabulary and the evaluation set
     eval_set: str  # the headline set, its tokens and digest: the column of runs.csv
     headline: str  # its name; the digest holds its content, so the name is no part of the identity
+    parts: tuple[Portion, ...] = ()  # of a mixture; none where the text is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +199,29 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     check(len(plan) > 0, *_emptied(study))
     ids = [trajectory.id for trajectory in plan]
     check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
-    longest = max(run.tokens for trajectory in plan for run in trajectory.runs)
-    check(
-        study.corpus.allow_repeats or longest <= text.train_tokens,
-        "tokens",
-        longest,
-        f"exceeds the {text.train_tokens:,} unique tokens of {text.corpus!r}; pass --corpus.allow-repeats true or "
-        "choose a larger corpus",
-    )
+    if not study.corpus.allow_repeats:
+        _check_unrepeated(study, text, max(run.tokens for trajectory in plan for run in trajectory.runs))
     return tuple(sorted(plan, key=_order))
+
+
+def _check_unrepeated(study: Study, text: Text, longest: int) -> None:
+    """Raises InputError where a run of `longest` tokens sees some of its text again; of a mixture it names the part."""
+    more = "choose a larger corpus" if study.corpus.unique_tokens is None else "raise corpus.unique_tokens"
+    mend = f"pass --corpus.allow-repeats true or {more}"
+    if not text.parts:
+        unique = text.train_tokens
+        check(longest <= unique, "tokens", longest, f"exceeds the {unique:,} unique tokens of {text.corpus!r}; {mend}")
+        return
+    weights = tuple(part.weight for part in text.parts)
+    for part, samples in zip(text.parts, mixing.counts(weights, longest // study.recipe.sequence), strict=True):
+        taken = samples * study.recipe.sequence
+        check(
+            taken <= part.train_tokens,
+            "tokens",
+            longest,
+            f"takes {taken:,} of the {part.train_tokens:,} unique tokens of part {part.name!r} of {text.corpus!r}; "
+            f"{mend}",
+        )
 
 
 def _emptied(study: Study) -> tuple[str, object, str]:

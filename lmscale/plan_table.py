@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from lmscale.assemble import Assembly
 from lmscale.config import OWN_SET, Study
 from lmscale.disk import disk_bytes
@@ -12,8 +14,8 @@ from lmscale.pacing import duration
 from lmscale.replicas import make_stacks
 
 HEADER = (
-    f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'FLOPs':>9} {'6ND':>9} "
-    f"{'schedule':>8} {'rate':>8} {'batch':>8} {'mesh':>7} {'micro':>5} {'a device':>9} {'seconds':>8}"
+    f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'epochs':>6} {'FLOPs':>9} "
+    f"{'6ND':>9} {'schedule':>8} {'rate':>8} {'batch':>8} {'mesh':>7} {'micro':>5} {'a device':>9} {'seconds':>8}"
 )
 
 
@@ -22,16 +24,18 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
     study, placed = assembly.study, placements(assembly, memory)
     lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
     for t in assembly.plan:
-        h, placement = t.hyperparameters, placed[t.id]
+        h, placement, loader = t.hyperparameters, placed[t.id], assembly.loader(t)
         for run in t.runs:
+            epochs = run.tokens / loader.unique_tokens(run.steps)
             lines.append(
                 f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
-                f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} "
+                f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} {epochs:>6.3g} "
                 f"{t.shape.train_flops(run.tokens, h.sequence):>9.2e} {t.shape.flops_6nd(run.tokens):>9.2e} "
                 f"{h.schedule:>8} {h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7} "
                 f"{placement.microbatches:>5} {in_words(placement.bytes.total):>9} "
                 + (f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}" if estimate else f"{'-':>8}")
             )
+    lines += text_lines(assembly)
     lines += cost_lines(assembly, workers)
     for name, tokens, headline in eval_sets(assembly):
         lines.append(f"evaluated on {name}: {tokens:,} tokens{' (the headline: loss_nats of runs.csv)' * headline}")
@@ -42,6 +46,26 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
     if estimate is not None:
         lines.append(f"about {duration(estimate.seconds)} {estimate.source}")
     return "\n".join(lines)
+
+
+def text_lines(assembly: Assembly) -> list[str]:
+    """How much text there is to train on; of a mixture, each part with how often the longest run goes through it."""
+    text, limit = assembly.plan[0].text, assembly.study.corpus.unique_tokens
+    limited = "" if limit is None else f", of corpus.unique_tokens = {limit:,}"
+    lines = [f"text: {text.train_tokens:,} unique tokens in whole sequences{limited}"]
+    for part, (what, unique, epochs) in zip(text.parts, longest_epochs(assembly), strict=False):  # none of a single
+        lines.append(f"  {what}: rate {part.rate:.4g}, {unique:,} unique tokens, up to {epochs:.2g} epochs")
+    return lines
+
+
+def longest_epochs(assembly: Assembly) -> list[tuple[str, int, float]]:
+    """How often the longest run goes through each part of the text, with its name and unique tokens."""
+    trajectory = max(assembly.plan, key=lambda t: max(run.tokens for run in t.runs))
+    epochs = assembly.loader(trajectory).epochs(max(run.steps for run in trajectory.runs))
+    if not trajectory.text.parts:
+        return [("its text", trajectory.text.train_tokens, epochs[0])]
+    parts = zip(trajectory.text.parts, epochs, strict=True)
+    return [(f"part {part.name!r}", part.train_tokens, each) for part, each in parts]
 
 
 def cost_lines(assembly: Assembly, workers: int) -> list[str]:
@@ -95,6 +119,8 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "params": t.shape.params,
             "params_embedding": t.shape.params_embedding,
             "tokens": run.tokens,
+            "unique_tokens": unique,
+            "epochs": run.tokens / unique,
             "flops": t.shape.train_flops(run.tokens, t.hyperparameters.sequence),
             "flops_6nd": t.shape.flops_6nd(run.tokens),
             "flops_budget": run.flops_budget,
@@ -107,10 +133,14 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "bytes_per_device": placed[t.id].bytes.total,
         }
         for t in assembly.plan
+        for loader in (assembly.loader(t),)
         for run in t.runs
+        for unique in (loader.unique_tokens(run.steps),)
     ]
+    text = assembly.plan[0].text
     return {
         "study": assembly.study.name,
+        "text": {"unique_tokens": text.train_tokens, "parts": [asdict(part) for part in text.parts]},
         "totals": totals(assembly),
         "disk": {"kept_bytes": disk.kept, "most_bytes": disk.most},
         "eval_sets": [{"name": n, "tokens": tokens, "headline": h} for n, tokens, h in eval_sets(assembly)],
@@ -152,10 +182,9 @@ def warnings(assembly: Assembly) -> list[str]:
             f"embeddings exceed 20 % of the parameters of {len({t.shape for t in heavy})} sizes, so the exponents "
             "depend on whether they are counted (Pearce & Song 2024)"
         )
-    asked = max(run.tokens for t in assembly.plan for run in t.runs)
-    unique = assembly.plan[0].text.train_tokens
-    if asked > unique:
-        found.append(f"the longest run repeats its text {asked / unique:.1f} times ({unique:,} unique tokens)")
+    for what, unique, epochs in longest_epochs(assembly):
+        if epochs > 1:
+            found.append(f"the longest run repeats {what} {epochs:.1f} times ({unique:,} unique tokens)")
     study = assembly.study
     asked_of = {OWN_SET: study.eval_tokens, **{s.name: s.tokens for s in study.eval_sets}}
     for name, tokens, _ in eval_sets(assembly):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from lmscale.lanes import (
 )
 from lmscale.leases import LeaseLost
 from lmscale.plan import Run
+from lmscale.prefetch import Windows, drawn
 from lmscale.scores import score
 from lmscale.step import Metrics, Together
 from lmscale.telemetry import Call
@@ -107,33 +109,49 @@ def march(lanes: Sequence[Lane], stop: int) -> None:
     together = Together(t.step, [lane.state for lane in lanes if lane.state is not None])
     for lane in lanes:
         lane.state, lane.training.replicas = None, len(lanes)
-    ended = 0.0
-    waiting: Dispatched | None = None
     t.saves.postpone()
-    while step < stop and not all(lane.lost for lane in lanes):
-        end = min(stop, (step // t.step.steps_per_dispatch + 1) * t.step.steps_per_dispatch)
-        if waiting is not None and t.telemetry.profiler.covers(step, end):
+    size = t.step.steps_per_dispatch
+    calls = list(pairwise([step, *range((step // size + 1) * size, stop, size), stop]))
+    with drawn(partial(windows_of, lanes), calls, ahead=t.draws_ahead) as windows:
+        march_through(lanes, together, windows, calls)
+    for r, lane in enumerate(lanes):
+        lane.step, lane.state = stop, None if lane.lost else together.model(r)
+
+
+def march_through(
+    lanes: Sequence[Lane], together: Together, windows: Iterator[Windows], calls: Sequence[tuple[int, int]]
+) -> None:
+    """The calls of a march, each on the next of `windows`."""
+    t, ended = lanes[0].training, 0.0
+    waiting: Dispatched | None = None
+    for start, step in calls:
+        if all(lane.lost for lane in lanes):
+            break
+        if waiting is not None and t.telemetry.profiler.covers(start, step):
             ended = account(lanes, waiting, ended)  # nothing else is in flight while a call is traced
             waiting = None
-        call = dispatch(lanes, together, step, end)
+        call = dispatch(lanes, together, next(windows), start, step)
         if waiting is not None:
             ended = account(lanes, waiting, ended)
-        waiting, step = call, end
+        waiting, last = call, step == calls[-1][1]
         stopping, due = distributed.agree(t.stop(), t.saves.due)
-        if step < stop and (stopping or due):
+        if not last and (stopping or due):
             ended = account(lanes, waiting, ended)  # the losses are seen to be finite before they are saved
             waiting = None
             lose_broken(lanes, together, step)
             with t.saves.timed():
                 save(lanes, together, step)
             t.ledger.steps -= t.saves.took
-        if stopping and step < stop:
+        if stopping and not last:
             raise Interrupted
     if waiting is not None:
         account(lanes, waiting, ended)
-    lose_broken(lanes, together, step)
-    for r, lane in enumerate(lanes):
-        lane.step, lane.state = stop, None if lane.lost else together.model(r)
+    lose_broken(lanes, together, calls[-1][1])
+
+
+def windows_of(lanes: Sequence[Lane], start: int, stop: int) -> Windows:
+    """What a call of lanes trains on."""
+    return [lane.windows(start, stop) for lane in lanes]
 
 
 @dataclass
@@ -146,10 +164,10 @@ class Dispatched:
     dispatched: float
 
 
-def dispatch(lanes: Sequence[Lane], together: Together, start: int, stop: int) -> Dispatched:
+def dispatch(lanes: Sequence[Lane], together: Together, windows: Windows, start: int, stop: int) -> Dispatched:
     """Calls the compiled program for the steps start .. stop-1; of a trajectory's first call, says how long it took."""
     before = programs()
-    windows, rates = [lane.windows(start, stop) for lane in lanes], [lane.rates(start, stop) for lane in lanes]
+    rates = [lane.rates(start, stop) for lane in lanes]
     call = partial(lanes[0].training.telemetry.call, start, stop)
     began = time.monotonic()  # before the call: one that is traced is awaited in it
     with compiling(lanes[0].training.ledger):
@@ -300,7 +318,7 @@ def commit(t: Training, run: Run, made: dict) -> None:
 def record(t: Training, run: Run, result: Evaluation | None) -> dict:
     """The record of a run that finished, or (no result) diverged: its row of runs.csv, and how it was made."""
     trajectory, h, shape, text = t.trajectory, t.trajectory.hyperparameters, t.trajectory.shape, t.trajectory.text
-    device = t.step.mesh.devices.flat[0]
+    device, unique_tokens = t.step.mesh.devices.flat[0], t.loader.unique_tokens(run.steps)
     row = {
         "run_id": run.id,
         "study": trajectory.study,
@@ -314,8 +332,8 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "params": shape.params,
         "params_embedding": shape.params_embedding,
         "tokens": run.tokens,
-        "unique_tokens": t.loader.unique_tokens(run.steps),
-        "epochs": run.tokens / t.loader.unique_tokens(run.steps),
+        "unique_tokens": unique_tokens,
+        "epochs": run.tokens / unique_tokens,  # over all parts; `parts` of the record has those of each
         "trained_bytes": round(run.tokens * text.bytes_per_token),
         "flops": shape.train_flops(run.tokens, h.sequence),
         "flops_6nd": shape.flops_6nd(run.tokens),
@@ -348,6 +366,10 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "branch_step": run.branch_step,
         "identity": trajectory.identity,
         "text": asdict(text),
+        "parts": [
+            {"name": name, "epochs": epochs}
+            for name, epochs in zip(t.loader.names, t.loader.epochs(run.steps), strict=True)
+        ],
         "compute_dtype": str(t.step.dtype),
         "microbatches": t.step.microbatches,
         "remat": t.step.remat,

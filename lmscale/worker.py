@@ -262,6 +262,8 @@ class Worker:
             extra_sets=self.assembly.extra_sets,
             logs=study.telemetry,
             profile=self.profile,
+            # a CPU trains on the very cores that drawing takes: docs/data.md has what was measured
+            draws_ahead=step.mesh.devices.flat[0].platform != "cpu",
             grip=self.desk.grips.get(trajectory.id),
         )
 

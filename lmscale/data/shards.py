@@ -34,6 +34,7 @@ SPLITS = ("train", "heldout")
 MANIFEST = "manifest.json"
 FEATURE = "targets"  # the tokens that are scored: every prepared Task makes them
 BLOCK_TOKENS = 1 << 22  # tokens hashed at a time
+MAPPED_MOST = 256  # shards of a split that are mapped at once: each holds a file open, and many systems allow 1,024
 FEATURE_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -122,6 +123,8 @@ class Split:
 
     def _shard(self, index: int) -> NDArray:
         if index not in self._mapped:
+            if len(self._mapped) >= MAPPED_MOST:  # the first goes; views of it stay good as long as they are held
+                self._mapped.pop(next(iter(self._mapped)))
             path = self._folder / f"{self._stem}-{index:05d}.npy"
             self._mapped[index] = _map(path, self.vocabulary.dtype, self._sizes[index])
         return self._mapped[index]
@@ -233,7 +236,7 @@ def _map(path: Path, dtype: np.dtype, size: int) -> NDArray:
         raise _damaged(path.parent, f"{path.name} cannot be read ({error})") from None
     if values.dtype != dtype or values.shape != (size,):
         raise _damaged(path.parent, f"{path.name} holds {values.dtype} {values.shape} instead of {dtype} ({size},)")
-    return values
+    return np.asarray(values)  # still mapped; slices of a np.memmap itself take microseconds
 
 
 def _damaged(folder: Path, what: str) -> InputError:

@@ -132,6 +132,7 @@ def make_training(tmp_path, steps) -> Callable[..., Training]:
             extra_sets=assembly.extra_sets,
             logs=settings.get("logs", ()),
             profile=settings.get("profile"),
+            draws_ahead=settings.get("draws_ahead", False),
         )
 
     return make

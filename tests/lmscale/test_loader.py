@@ -1,8 +1,10 @@
 """Batches and evaluation sets: pure functions, complete, and byte for byte the text."""
 
+import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
-from lmscale.data.loader import Loader, evaluation_set, permute
+from lmscale.data import shards
+from lmscale.data.loader import Loader, evaluation_set
+from lmscale.data.permutation import permute
 from lmscale.data.shards import Split, Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
 
@@ -41,7 +45,7 @@ def write(folder: Path, train: list[np.ndarray], heldout: list[np.ndarray]) -> P
 
 def loader(folder: Path, batch_sequences: int = 8, seed: int = 3) -> Loader:
     split = open_shards(folder).train
-    return Loader(split=split, sequence=SEQUENCE, batch_sequences=batch_sequences, seed=seed)
+    return Loader(parts=((split, 1.0),), sequence=SEQUENCE, batch_sequences=batch_sequences, seed=seed)
 
 
 @settings(max_examples=150, deadline=None)
@@ -73,7 +77,7 @@ def test_permutation_looks_shuffled():
 def test_one_epoch_holds_every_window_once(folder):
     data = loader(folder, batch_sequences=7)
     stream = np.concatenate(documents(40, 1))
-    count = data.windows_per_epoch
+    (count,) = data.windows_per_epoch
     assert count == len(stream) // SEQUENCE
     seen = np.concatenate([data.windows(step) for step in range(-(-3 * count // 7))])
     first_inputs = np.concatenate([[EOS], stream])
@@ -117,9 +121,76 @@ def test_the_batch_size_does_not_change_the_order_of_samples(folder):
     assert np.array_equal(small, large)
 
 
+@dataclass(frozen=True)
+class Sized:
+    """As much of a split as tells which windows are drawn."""
+
+    tokens: int
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sequence", "batch_sequences", "seed", "steps", "last", "digest"),
+    [  # computed by the loader before there were mixtures, in which runs were recorded
+        (1600, 16, 8, 3, (0, 1, 17, 900), [51, 97, 58], "e0909674e48b7541"),
+        (10_000_000, 128, 4, 0, (0, 1023, 1024, 100_000), [57461, 12462, 16371], "2a2b32d586d5c42d"),
+        (7, 7, 5000, 1, (0, 2), [0, 0, 0], "f8c784aa6b57396e"),
+        (123_456_789_012, 2048, 512, 2**31 - 1, (0, 7, 10**6), [11483206, 34887552, 11614227], "e54dfb7fd614ad8d"),
+        (70_000, 7, 48, 11, (0, 5, 300), [3957, 7215, 7512], "998281077770ea44"),
+    ],
+)
+def test_a_single_text_is_drawn_as_ever(tokens, sequence, batch_sequences, seed, steps, last, digest):
+    data = Loader(
+        parts=((Sized(tokens), 0.3),),  # pyright: ignore[reportArgumentType]
+        sequence=sequence,
+        batch_sequences=batch_sequences,
+        seed=seed,
+    )
+    drawn = hashlib.sha256()
+    for step in steps:
+        part_of, windows = data.samples(step, step + 1)
+        assert not part_of.any()
+        assert step != steps[-1] or windows[:3].tolist() == last
+        drawn.update(windows.astype("<i8").tobytes())
+    assert drawn.hexdigest()[:16] == digest
+
+
+def test_batches_and_evaluation_set_are_as_ever(folder):
+    drawn = hashlib.sha256()
+    for step in (0, 3, 50, 1000):
+        drawn.update(loader(folder).windows(step).astype("<i4").tobytes())
+    assert drawn.hexdigest()[:16] == "0a8246d6d73e8b7e"
+    for tokens, digest, size in (
+        (100, "5288757359bfa067", 98),
+        (600, "3b647bd9852d7f6c", 574),
+        (10**9, "68537e0eec584ee5", 1682),
+    ):
+        found = evaluation_set(heldout(folder), sequence=SEQUENCE, tokens=tokens)
+        assert (found.digest[:16], found.bytes_scored) == (digest, size)
+
+
+def test_a_call_holds_the_batches_of_its_steps(folder):
+    data = loader(folder, batch_sequences=6)
+    for start, stop in ((0, 1), (3, 9), (680, 690)):  # over the border of a block of samples
+        for rows in (slice(None), slice(2, 4)):
+            one_by_one = np.stack([data.windows(step, rows) for step in range(start, stop)])
+            assert np.array_equal(data.batches(start, stop, rows), one_by_one)
+
+
+def test_no_more_shards_are_mapped_than_may_be(folder, monkeypatch):
+    expected = [loader(folder).windows(step).tolist() for step in range(10)]
+    monkeypatch.setattr(shards, "MAPPED_MOST", 2)
+    data = loader(folder)
+    split = data.parts[0][0]
+    held = split.read(0, 3)
+    assert [data.windows(step).tolist() for step in range(10)] == expected
+    assert len(split._mapped) == 2
+    assert len(split._sizes) == 5
+    assert held.tolist() == documents(40, 1)[0][:3].tolist()  # a view outlives its shard's place
+
+
 def test_unique_tokens(folder):
     data = loader(folder)
-    count = data.windows_per_epoch
+    (count,) = data.windows_per_epoch
     assert data.unique_tokens(2) == 2 * 8 * SEQUENCE
     assert data.unique_tokens(10_000) == count * SEQUENCE
 
@@ -127,7 +198,7 @@ def test_unique_tokens(folder):
 def test_text_shorter_than_a_window_is_refused(tmp_path):
     split = open_shards(write(tmp_path / "x", [np.array([5, 1])], [np.array([5, 1])])).train
     with pytest.raises(InputError, match=r"recipe.sequence: 16 exceeds the 2 tokens"):
-        Loader(split=split, sequence=SEQUENCE, batch_sequences=1, seed=0)
+        Loader(parts=((split, 1.0),), sequence=SEQUENCE, batch_sequences=1, seed=0)
 
 
 def heldout(folder: Path) -> Split:
