@@ -15,7 +15,7 @@ REPLACEMENT = "\ufffd"
 
 
 def decode(raw: bytes, encoding: Encoding) -> Verdict:
-    """The text of bytes. Dropped under the rule `undecodable`, with the byte and where it stands, if they are no UTF-8."""
+    """The text of bytes. Dropped by the rule `undecodable`, with the byte and where it stands, if they are no UTF-8."""
     try:
         return kept(raw.decode())
     except UnicodeDecodeError as error:

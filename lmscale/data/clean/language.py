@@ -24,8 +24,8 @@ class OtherLanguage:
             if code not in known:
                 near = difflib.get_close_matches(code, sorted(known), n=3) or sorted(known)[:5]
                 raise InputError(
-                    f"corpus.cleaning.language.kept: {code!r} is none of the {len(known)} languages of py3langid; did you "
-                    f"mean {', '.join(near)}?"
+                    f"corpus.cleaning.language.kept: {code!r} is none of the {len(known)} languages of py3langid; did "
+                    f"you mean {', '.join(near)}?"
                 )
 
     def __call__(self, name: str, text: str) -> Verdict:

@@ -104,7 +104,7 @@ class Ledger:
         return ledger
 
     def as_text(self) -> str:
-        """A table for a reader: a line a step, below it what its rules dropped (with an example) and what was changed."""
+        """A table: a line a step, and below it what its rules dropped, with an example, and what was changed."""
         rows = [("step", "documents", "bytes", "kept", "")]
         for step, count in self.steps.items():
             share = f"{count.bytes_out / count.bytes_in:.1%} of bytes" if count.bytes_in else ""
@@ -116,10 +116,11 @@ class Ledger:
             for name, number in _by_name(count.edits).items():
                 rows.append((f"  {name} edited", f"{number:,}", "", "", ""))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        return "\n".join(
-            f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}".rstrip()
-            for row in rows
-        )
+        lines = []
+        for row in rows:
+            numbers = [f"{cell:>{width}}" for cell, width in zip(row[1:4], widths[1:], strict=True)]
+            lines.append("  ".join([f"{row[0]:<{widths[0]}}", *numbers, row[4]]).rstrip())
+        return "\n".join(lines)
 
 
 def _by_name(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from lmscale.data.clean.settings import LineRule, Lines
 from lmscale.data.clean.verdict import Verdict, dropped, kept
 from lmscale.data.clean.words import sentences
 
-END_MARKS = (".", "?", "!", '"', "\u201d")  # Raffel et al. 2020: period, question and exclamation mark, end quotation mark
+END_MARKS = (
+    ".",
+    "?",
+    "!",
+    '"',
+    "\u201d",
+)  # Raffel et al. 2020: period, question and exclamation mark, end quotation mark
 ELLIPSIS = "..."
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")

@@ -41,7 +41,9 @@ TOKEN = re.compile(
     r"|eyJ[A-Za-z0-9_-]{10,2048}\.eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{10,2048}"  # JSON web tokens (RFC 7519)
     r")(?![A-Za-z0-9])"
 )
-TOKEN_SIGNS = ("AKIA", "ASIA", "AROA", "AIDA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AIza", "k_live_", "hf_", "sk-", "eyJ")  # fmt: skip
+# How each of them begins
+TOKEN_SIGNS = ("AKIA", "ASIA", "AROA", "AIDA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-")
+TOKEN_SIGNS += ("xox", "AIza", "k_live_", "hf_", "sk-", "eyJ")
 
 
 def is_public(address: str) -> bool:

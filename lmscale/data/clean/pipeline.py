@@ -33,8 +33,8 @@ STRICT = Encoding()
 def clean(documents: Iterable[Document], cleaning: Cleaning, ledger: Ledger, processes: int = 1) -> Iterator[Document]:
     """The documents that are left, in their order, edited where a step edits; `ledger` is filled as they come.
 
-    Streams: it holds a few MB of text a process, and what `Duplicates` says a document. `processes` beyond one share the
-    work on single documents; outcome and ledger do not depend on their number.
+    Streams: it holds a few MB of text a process, and of every document what `Duplicates` says. Several `processes`
+    share the work on single documents; outcome and ledger do not depend on their number.
 
     Raises:
         InputError: a word list, hook, language or library that cannot be had; text that is not UTF-8 where the step

@@ -1,7 +1,7 @@
 """Gopher's quality rules: Rae et al. 2021, App. A.1.1.
 
-Words are what stands between white space, and lines those that are not blank. The paper says no more; datatrove's filter,
-which counts the tokens of a word tokenizer, differs by the punctuation that it takes for words.
+Words are what stands between white space, and lines those that are not blank; the paper says no more. datatrove's
+filter counts the tokens of a word tokenizer, and differs by the punctuation that it takes for words.
 """
 
 from __future__ import annotations

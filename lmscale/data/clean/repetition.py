@@ -66,7 +66,7 @@ def duplicates(pieces: Sequence[str]) -> tuple[float, float]:
 def grams(words: Sequence[str]) -> tuple[list[float], list[float]]:
     """The shares of characters in the top gram of 2, 3 and 4 words, and in duplicate grams of 5 to 10.
 
-    Grams are told apart exactly: each is the number of the gram that is a word shorter, paired with that of its last word.
+    Grams are told apart exactly: each is the number of the gram that is a word shorter, with that of its last word.
     """
     numbers: dict[str, int] = {}
     word_ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64, len(words))

@@ -1,4 +1,4 @@
-"""What cleaning does: frozen, validated dataclasses that import no library. A default from a paper cites it on its line.
+"""What cleaning does: frozen, validated dataclasses that import no library. Defaults from papers cite them.
 
 Sources: Raffel et al. 2020 (C4, JMLR 21:140); Rae et al. 2021 (Gopher, arXiv:2112.11446); Lee et al. 2022 (ACL,
 arXiv:2107.06499); Brown et al. 2020 (GPT-3, arXiv:2005.14165); Soldaini et al. 2024 (Dolma, arXiv:2402.00159).
@@ -26,7 +26,9 @@ TEXT_MAX = 1 << 40  # characters or words: more than any document has
 class Encoding:
     """Broken text is mended, or dropped where too much of it is broken."""
 
-    undecodable: Literal["drop", "replace"] = "drop"  # of text that is not UTF-8: the document, or its wrong bytes by U+FFFD
+    undecodable: Literal["drop", "replace"] = (
+        "drop"  # of text that is not UTF-8: the document, or its wrong bytes by U+FFFD
+    )
     mojibake: Literal["mend", "keep"] = "mend"  # UTF-8 that was read as another encoding: mended by ftfy, line by line
     broken_max: float = 0.01  # share of characters that are control characters or U+FFFD (ours)
     form: Literal["none", "NFC", "NFKC"] = "none"  # Unicode normalisation
@@ -89,7 +91,9 @@ class Quality:
         _check_range("quality", self, "words_min", "words_max")
         _check_range("quality", self, "word_characters_min", "word_characters_max")
         for name in ("hashes_max", "ellipses_max", "word_characters_min"):
-            check(getattr(self, name) >= 0, f"corpus.cleaning.quality.{name}", getattr(self, name), "must not be negative")
+            check(
+                getattr(self, name) >= 0, f"corpus.cleaning.quality.{name}", getattr(self, name), "must not be negative"
+            )
         for name in ("bullet_lines_max", "ellipsis_lines_max", "alphabetic_words_min"):
             _check_share(f"quality.{name}", getattr(self, name))
         check(
@@ -166,7 +170,7 @@ class Personal:
 
 @dataclass(frozen=True, kw_only=True)
 class Near:
-    """Near duplicates: candidates by MinHash-LSH, each verified by the Jaccard similarity of the two sets of shingles."""
+    """Near duplicates: candidates by MinHash-LSH, each verified by the Jaccard similarity of its set of shingles."""
 
     jaccard_min: float = 0.8  # Rae et al. 2021, App. A.1.1; Lee et al. 2022, Sec. 4.2
     words: int = 5  # of a shingle: Lee et al. 2022, Sec. 4.2
@@ -223,13 +227,15 @@ class Contamination:
     # none: 13 words (Brown et al. 2020, App. C), or 50 bytes (Lee et al. 2022, Sec. 4.1: 50 tokens)
     size: int | None = None
     # Grams found in more training documents than this are common phrases, and ignored: Brown et al. 2020, App. C
-    common_documents: int | None = 10
+    common_documents: int = 10
 
     def __post_init__(self) -> None:
         normalise(self, "contamination.")
-        check(self.size is None or 2 <= self.size <= 4096, "contamination.size", self.size, "must lie between 2 and 4096")
+        check(
+            self.size is None or 2 <= self.size <= 4096, "contamination.size", self.size, "must lie between 2 and 4096"
+        )
         common = self.common_documents
-        check(common is None or common >= 1, "contamination.common_documents", common, "must be at least 1, or none")
+        check(1 <= common <= TEXT_MAX, "contamination.common_documents", common, "must be at least 1")
 
     @property
     def gram(self) -> int:

@@ -14,7 +14,22 @@ from lmscale.data.clean.settings import Toxicity
 from lmscale.data.clean.verdict import Verdict, dropped, kept
 
 # Short on purpose: words that hardly occur outside abuse and pornography. Bring a list for more.
-WORDS = ("asshole", "blowjob", "cocksucker", "cumshot", "cunt", "faggot", "fuck", "fucking", "gangbang", "motherfucker", "nigger", "porn", "slut", "whore")  # fmt: skip
+WORDS = (
+    "asshole",
+    "blowjob",
+    "cocksucker",
+    "cumshot",
+    "cunt",
+    "faggot",
+    "fuck",
+    "fucking",
+    "gangbang",
+    "motherfucker",
+    "nigger",
+    "porn",
+    "slut",
+    "whore",
+)
 PASSAGE_END = re.compile(r"\n\s*\n")
 WORD = re.compile(r"\w+")
 
@@ -71,7 +86,8 @@ class ToxicText:
             ) from error
         if not isinstance(score, numbers.Real) or isinstance(score, bool) or not math.isfinite(score):
             raise InputError(
-                f"corpus.cleaning.toxicity.hook: {hook!r} gives {score!r} for document {name!r}; it must give a finite number"
+                f"corpus.cleaning.toxicity.hook: {hook!r} gives {score!r} for document {name!r}; it must give a finite "
+                "number"
             )
         return float(score)
 

@@ -41,7 +41,7 @@ def blocks_of_words(text: str) -> Iterator[list[str]]:
 
 
 def gram_hashes(numbers: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
-    """uint64 [n - size + 1]: a hash of every `size` numbers that follow each other, the last first in the polynomial."""
+    """uint64 [n - size + 1]: a hash of every `size` numbers that follow each other."""
     count = len(numbers) - size + 1
     hashes = numbers[:count].copy()
     for offset in range(1, size):  # arithmetic modulo 2^64 is meant: arrays wrap around in silence
