@@ -1,8 +1,8 @@
 """An index of the grams of evaluation documents, and the search for them in a stream of other documents.
 
-A document is an array of symbols: bytes, or numbers of words. Grams are found by a rolling hash over whole blocks of text, and
-every find is verified symbol by symbol, so that no hash can accuse. Memory is bounded by the evaluation documents: their
-symbols, 16 bytes a gram, and a filter of 16 to 32 bytes a gram.
+A document is an array of symbols: bytes, or numbers of words. Grams are found by a rolling hash over whole blocks of
+text, and every find is verified symbol by symbol, so that no hash can accuse. Memory is bounded by the evaluation
+documents: their symbols, 16 bytes a gram and as much for each document that holds it, and a filter of 16 to 32 bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class GramIndex:
             raise ValueError("different grams have equal hashes under every base")  # some 2^-64 a pair, for each base
         self._base, self._hashes, self._examples = base, ordered[new], examples
         # (gram, document) pairs in which it occurs, each once
-        pairs = np.unique(np.stack([group, owners[places]], axis=1), axis=0) if len(places) else np.zeros((0, 2), np.int64)
+        pairs = (
+            np.unique(np.stack([group, owners[places]], axis=1), axis=0) if len(places) else np.zeros((0, 2), np.int64)
+        )
         self.gram_of_pair, self.document_of_pair = pairs[:, 0], pairs[:, 1]
         bits = min(FILTER_BITS_MAX, max(FILTER_BITS_MIN, (16 * len(self._hashes)).bit_length()))
         self._shift = np.uint64(64 - bits)
@@ -80,10 +82,10 @@ class GramIndex:
         grams = np.minimum(np.searchsorted(self._hashes, hashes[places]), max(0, self.grams - 1))
         equal = self._hashes[grams] == hashes[places] if self.grams else np.zeros(0, bool)
         places, owners, grams = places[equal], owners[equal], grams[equal]
-        _, first = np.unique(owners * max(1, self.grams) + grams, return_index=True)
-        places, owners, grams = places[first], owners[first], grams[first]
         same = self._same(symbols, places, self._examples[grams])
         places, owners, grams = places[same], owners[same], grams[same]
+        _, first = np.unique(owners * max(1, self.grams) + grams, return_index=True)
+        places, owners, grams = places[first], owners[first], grams[first]
         return Finds(documents=owners, grams=grams, places=places - offsets[owners])
 
     def _same(self, symbols: NDArray, places: NDArray, examples: NDArray) -> NDArray[np.bool_]:
@@ -104,7 +106,6 @@ def rolling(symbols: NDArray, size: int, base: int) -> NDArray[np.uint64]:
     count = len(symbols) - size + 1
     if count <= 0:
         return np.zeros(0, np.uint64)
-    power = mix(np.array([base], np.uint64))  # of the hash of `span` symbols
     hashes: NDArray[np.uint64] = symbols.astype(np.uint64) + np.uint64(1)
     multiplier = np.array([base], np.uint64)
     total: NDArray[np.uint64] | None = None
@@ -116,7 +117,7 @@ def rolling(symbols: NDArray, size: int, base: int) -> NDArray[np.uint64]:
             done += span
         if done == size:
             assert total is not None
-            return mix(total + power)
+            return mix(total)
         hashes = hashes[:-span] * multiplier + hashes[span:]
         multiplier, span = multiplier * multiplier, 2 * span
 
