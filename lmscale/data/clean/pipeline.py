@@ -91,7 +91,7 @@ class Examiner:
         for step, rules in self._steps:
             ledger.enter(step, len(encoded))
             verdict = rules(name, text)
-            if verdict.text is not None and not verdict.text.strip():
+            if verdict.text is not None and (not verdict.text or verdict.text.isspace()):
                 verdict = dropped("empty", "nothing is left")
             if verdict.text is None:
                 ledger.drop(step, verdict.rule, len(encoded), name, text[:400], verdict.value)
