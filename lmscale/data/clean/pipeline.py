@@ -13,7 +13,7 @@ from analysis.errors import InputError
 from lmscale.data.clean.duplicates import ORDERED, Duplicates, Fingerprint, Fingerprinter
 from lmscale.data.clean.encoding import BrokenText, decode
 from lmscale.data.clean.language import OtherLanguage
-from lmscale.data.clean.ledger import Ledger
+from lmscale.data.clean.ledger import Count, Ledger
 from lmscale.data.clean.lines import C4Lines
 from lmscale.data.clean.personal import PersonalData
 from lmscale.data.clean.quality import GopherQuality
@@ -41,6 +41,8 @@ def clean(documents: Iterable[Document], cleaning: Cleaning, ledger: Ledger, pro
             `encoding` is not taken.
         ChildProcessError: a process ended by itself, such as by a signal.
     """
+    for step in (READ, *cleaning.ordered):
+        ledger.steps.setdefault(step, Count())  # also of steps that no document reaches
     duplicates = Duplicates(cleaning)
     try:
         for chunk, (part, results) in _examine(_chunks(documents), cleaning, processes):
