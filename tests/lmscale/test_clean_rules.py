@@ -66,9 +66,9 @@ def test_shares_of_duplicate_pieces():
 
 def test_shares_of_grams_by_hand():
     # 'a b' stands twice: 2 * 2 of 5 characters; no gram of 3 words does
-    assert grams("a b a b c".split()) == ([4 / 5, 0, 0], [0] * 6)
+    assert grams(["a", "b", "a", "b", "c"]) == ([4 / 5, 0, 0], [0] * 6)
     # 5 words come again: 5 of 11 characters; no 6 do. Of the grams of 2, 3, 4 words the top ones stand twice
-    assert grams("a b c d e x a b c d e".split()) == (
+    assert grams(["a", "b", "c", "d", "e", "x", "a", "b", "c", "d", "e"]) == (
         [pytest.approx(4 / 11), pytest.approx(6 / 11), pytest.approx(8 / 11)],
         [pytest.approx(5 / 11), 0, 0, 0, 0, 0],
     )
@@ -76,7 +76,7 @@ def test_shares_of_grams_by_hand():
     # would be 12 characters of 7
     assert grams(["a"] * 7) == ([1, 1, 1], [pytest.approx(6 / 7), pytest.approx(6 / 7), 0, 0, 0, 0])
     # Of two grams that are as frequent the longest: 'ccc ddd', 6 characters twice of 16 (a b ccc ddd a b ccc ddd)
-    assert grams("a b ccc ddd a b ccc ddd".split())[0][0] == pytest.approx(12 / 16)
+    assert grams(["a", "b", "ccc", "ddd", "a", "b", "ccc", "ddd"])[0][0] == pytest.approx(12 / 16)
 
 
 @settings(max_examples=50, deadline=None)
@@ -259,20 +259,30 @@ PRIVATE = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nIBAAKC\n-----END RSA PR
     [
         ("write to Jane.Doe+x@mail.example.co.uk.", "write to <email>."),
         ("<a@b.org>, (c_d@e-f.com)", "<<email>>, (<email>)"),
-        ("user@localhost, @decorator, a@b", "user@localhost, @decorator, a@b"),
         ("call +44 20 7946 0958 or (415) 555-2671 or 415-555-2671.", "call <phone> or <phone> or <phone>."),
         ("call +1 (415) 555-2671 now", "call <phone> now"),
-        ("ISBN 978-3-16-148410-0, 2024-01-31, 4155552671, 3.14159", "ISBN 978-3-16-148410-0, 2024-01-31, 4155552671, 3.14159"),
         ("from 8.8.8.8, 2001:4860:4860::8888 and", "from <ip>, <ip> and"),
-        ("127.0.0.1 10.1.2.3 192.168.0.1 ::1 999.1.1.1 1.2.3.4.5 12:30:45", "127.0.0.1 10.1.2.3 192.168.0.1 ::1 999.1.1.1 1.2.3.4.5 12:30:45"),
         (f"id={AWS} {GITHUB}\n{PRIVATE}\nend", "id=<key> <key>\n<key>\nend"),
-        (f"X{AWS} task-force sk-learn eyJhbGci", f"X{AWS} task-force sk-learn eyJhbGci"),
     ],
 )  # fmt: skip
 def test_personal_data_is_masked(text, masked):
     verdict = PersonalData(Personal())("name", text)
     assert verdict.text == masked
     assert sum(verdict.edits.values()) == len(re.findall("<(?:email|phone|ip|key)>", masked))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user@localhost, @decorator, a@b",
+        "ISBN 978-3-16-148410-0, 2024-01-31, 4155552671, 3.14159",
+        "127.0.0.1 10.1.2.3 192.168.0.1 ::1 999.1.1.1 1.2.3.4.5 12:30:45",
+        f"X{AWS} task-force sk-learn eyJhbGci",
+    ],
+)
+def test_what_is_no_personal_data_is_left(text):
+    verdict = PersonalData(Personal())("name", text)
+    assert (verdict.text, dict(verdict.edits)) == (text, {})
 
 
 def test_personal_data_drops_by_choice():

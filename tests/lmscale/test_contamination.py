@@ -1,4 +1,4 @@
-"""Overlap of training and evaluation documents against plain sets of grams, with planted contamination, and from shards."""
+"""Overlap of training and evaluation documents: against plain sets of grams, planted, and read from shards."""
 
 import random
 
@@ -36,11 +36,8 @@ def test_planted_contamination_is_found_whole_and_nothing_else(unit):
     hosts = rng.sample(range(200), 30)
     for item, host in enumerate(hosts):  # a span of exactly 13 words, or 50 bytes, in the midst
         start = rng.randrange(40)
-        span = " ".join(evaluation[item].split()[start : start + 13])
-        if unit == "bytes":
-            span = evaluation[item][start : start + 50]
-        else:
-            span = span.replace(" ", ",\n").upper() + "!"
+        loud = ",\n".join(evaluation[item].split()[start : start + 13]).upper() + "!"
+        span = evaluation[item][start : start + 50] if unit == "bytes" else loud
         training[host] = f"{training[host][:400]} {span} {training[host][400:]}"
     sets = {"first": documents("e", evaluation[:50]), "second": documents("e", evaluation[50:])}
     found = find_overlap(documents("t", training), sets, Contamination(unit=unit))
@@ -90,7 +87,8 @@ def test_overlap_is_that_of_plain_sets(training, evaluation, size, common, block
 
 
 def test_words_are_those_of_brown_et_al():
-    assert words(b'The "Quick"  (brown)\nfox-trot, isn\'t snake_case.') == [b"the", b"quick", b"brown", b"foxtrot", b"isnt", b"snake_case"]  # fmt: skip
+    ascii = words(b'The "Quick"  (brown)\nfox-trot, isn\'t snake_case.')
+    assert ascii == [b"the", b"quick", b"brown", b"foxtrot", b"isnt", b"snake_case"]
     assert words("\u201cThe Caf\u00c9\u201d \u2014 isn\u2019t".encode()) == [b"the", "caf\u00e9".encode(), b"isnt"]
 
 

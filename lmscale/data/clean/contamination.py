@@ -25,6 +25,8 @@ EXAMPLES = 3  # shown of each set
 EXCERPT = 200  # characters of a gram that is shown
 PUNCTUATION = re.compile(r"[^\w\s]+")
 ASCII_PUNCTUATION = string.punctuation.replace("_", "").encode()  # what PUNCTUATION is in ASCII
+# Lower case, and a space for what is white to text and not to bytes
+ASCII_LOWER = bytes(range(256)).lower().translate(bytes.maketrans(b"\x1c\x1d\x1e\x1f", b"    "))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,7 @@ class _Reader:
 def words(text: bytes) -> list[bytes]:
     """Lower case, what stands between white space, without punctuation (Brown et al. 2020, App. C)."""
     if text.isascii():
-        return text.lower().translate(None, ASCII_PUNCTUATION).split()
+        return text.translate(ASCII_LOWER, ASCII_PUNCTUATION).split()
     return [word.encode() for word in PUNCTUATION.sub("", text.decode(errors="replace").lower()).split()]
 
 

@@ -74,7 +74,7 @@ class Examiner:
 
     def __init__(self, cleaning: Cleaning) -> None:
         self.cleaning = cleaning
-        self._steps = [(step, _rules(step, cleaning)) for step in cleaning.ordered if step not in ORDERED]
+        self._steps = [(step, rules_of(step, cleaning)) for step in cleaning.ordered if step not in ORDERED]
         self._fingerprint = Fingerprinter(cleaning)
 
     def __call__(self, documents: Iterable[tuple[str, bytes]]) -> Part:
@@ -116,7 +116,8 @@ class Examiner:
         return verdict
 
 
-def _rules(step: Step, cleaning: Cleaning) -> Rules:
+def rules_of(step: Step, cleaning: Cleaning) -> Rules:
+    """A step that looks at one document alone. Raises InputError where it cannot be had."""
     match step:
         case "encoding":
             return BrokenText(cleaning.encoding)
