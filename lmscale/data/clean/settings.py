@@ -157,8 +157,8 @@ class Personal:
     """Personal data and secrets: masked, as <email>, or a reason to drop the document."""
 
     kinds: tuple[Kind, ...] = get_args(Kind)
-    # Found in a document that is kept, masked; more drop it (0: any does; none: all are masked). Soldaini et al. 2024,
-    # Sec. 5.1 (web pages with more than 5)
+    # Found in a document that is kept, masked; more drop it (0: any does; none: all are masked). Soldaini et al. 2024
+    # on web pages: 5 or fewer are masked
     masked_max: int | None = 5
 
     def __post_init__(self) -> None:
