@@ -71,6 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
     for name, function, about in (
         ("plan", commands.plan, "print the grid of a study, its cost and its time; train nothing"),
         ("prepare", commands.prepare, "tokenise a study's text into shards"),
+        (
+            "contamination",
+            commands.contamination,
+            "say what a study's training text shares with its evaluation sets; train nothing",
+        ),
         ("sweep", commands.sweep, "train every run of a study that is not done yet"),
         ("run", commands.run, "work on a study in this process; a sweep starts several of these"),
         ("export", commands.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
@@ -121,7 +126,12 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--utilisation", metavar="SHARE", help=text)
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
-        if name == "status":
+        if name == "contamination":
+            text = "what grams are made of (default: both, one after the other)"
+            command.add_argument("--unit", choices=("words", "bytes"), help=text)
+            text = "words or bytes of a gram (default: 13 words, 50 bytes)"
+            command.add_argument("--size", metavar="N", help=text)
+        if name in ("status", "contamination"):
             command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
     answer.add_parsers(subparsers)

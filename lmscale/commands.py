@@ -1,4 +1,7 @@
-"""The commands about a study: plan, prepare, sweep, run, status, export. Each imports what it needs, when it runs."""
+"""The commands about a study: plan, prepare, contamination, sweep, run, status, export.
+
+Each imports what it needs, when it runs.
+"""
 
 from __future__ import annotations
 
@@ -170,6 +173,38 @@ def prepare(args: argparse.Namespace) -> int:
         for split in (shards.train, shards.heldout):
             print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
         print(shards.folder)
+    return 0
+
+
+def contamination(args: argparse.Namespace) -> int:
+    import time
+
+    from lmscale.asked import say
+    from lmscale.assemble import open_texts
+    from lmscale.config import OWN_SET
+    from lmscale.data.clean.contamination import find_overlap
+    from lmscale.data.clean.prepared import shard_documents
+    from lmscale.data.clean.settings import Contamination
+    from lmscale.records import Workspace
+    from lmscale.studies import load_study, override
+
+    units = ("words", "bytes") if args.unit is None else (args.unit,)
+    size = None if args.size is None else _count("size", args.size)
+    asked = [Contamination(unit=unit, size=size) for unit in units]
+    study = override(load_study(args.study), args.overrides)
+    _need("seqio")
+    Workspace(args.out, study.name).create()
+    texts = open_texts(study, args.out, lambda line: print(line, file=sys.stderr, flush=True))
+    found = {}
+    for settings in asked:
+        began = time.monotonic()
+        sets = {name: shard_documents(shards.heldout, name) for name, shards in texts.items()}
+        overlap = find_overlap(shard_documents(texts[OWN_SET].train, "train"), sets, settings)
+        found[settings.unit] = overlap.as_json()
+        rate = overlap.training_bytes / 1e6 / (time.monotonic() - began)
+        say(args, f"{overlap.as_text()}\n  {overlap.training_bytes / 1e6:.1f} MB of training text, {rate:.0f} MB/s")
+    if args.json:
+        write_json(args.json, found)
     return 0
 
 

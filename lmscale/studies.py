@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from analysis.errors import InputError
 from lmscale.config import Size, Study
-from lmscale.typed import describe, hints_of, parse
+from lmscale.typed import describe, hints_of, parse, parts_of
 
 STUDIES = Path("experiments")
 
@@ -89,15 +89,17 @@ def _apply(value: Any, tree: dict[str, Any], prefix: str) -> Any:
             _unknown(path, [n for n in hints if n != "WORDS"])
         kind, current = hints[name], getattr(value, name)
         if isinstance(texts, dict):
+            if current is None and (kind_of_parts := parts_of(kind)):
+                current = kind_of_parts()  # its parts are given, and with them it is
             if not dataclasses.is_dataclass(current):
                 raise InputError(f"{path}: has no parts such as .{next(iter(texts))}; it takes {describe(kind)}")
             changes[name] = _apply(current, texts, f"{path}.")
         elif not texts:
             raise InputError(f"{path}: no value given; it takes {describe(kind)}")
-        elif dataclasses.is_dataclass(kind) and not hasattr(kind, "from_text"):
-            part = dataclasses.fields(kind)[0].name.replace("_", "-")
+        elif (parts := parts_of(kind)) and (parts is kind or texts != ["none"]):
+            first = dataclasses.fields(parts)[0].name.replace("_", "-")
             raise InputError(
-                f"{path}: {' '.join(texts)!r} is not expected, for it has parts: --{path}.{part} and others"
+                f"{path}: {' '.join(texts)!r} is not expected, for it has parts: --{path}.{first} and others"
             )
         else:
             try:
@@ -119,8 +121,8 @@ def fields(default: Any = None, prefix: str = "") -> list[tuple[str, str, str]]:
     hints = hints_of(type(default))
     for f in dataclasses.fields(default):
         kind, value = hints[f.name], getattr(default, f.name)
-        if dataclasses.is_dataclass(kind) and not hasattr(kind, "from_text"):
-            rows += fields(value, f"{prefix}{f.name}.")
+        if parts := parts_of(kind):
+            rows += fields(value if value is not None else parts(), f"{prefix}{f.name}.")
         else:
             shown = "" if not prefix and f.name in ("name", "sizes", "tokens") else _words(value)
             rows.append(((prefix + f.name).replace("_", "-"), describe(kind), shown))

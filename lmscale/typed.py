@@ -97,6 +97,13 @@ def parse(kind: Any, texts: list[str]) -> Any:
     return fit(kind, float(text) if kind in (int, float) else text)
 
 
+def parts_of(kind: Any) -> type[Any] | None:
+    """The dataclass whose fields a field has as its parts, also where it may be none; None if it has no parts."""
+    inner = _inner(kind) if get_origin(kind) in (typing.Union, types.UnionType) else kind
+    held = isinstance(inner, type) and dataclasses.is_dataclass(inner) and not hasattr(inner, "from_text")
+    return inner if held else None
+
+
 def describe(kind: Any) -> str:
     """What a field takes, in words."""
     if get_origin(kind) in (typing.Union, types.UnionType):

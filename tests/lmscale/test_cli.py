@@ -227,3 +227,19 @@ def test_bad_commands(capsys):
     assert "COMMAND" in errors(capsys)
     assert "invalid choice" in errors(capsys, "swep")
     assert "--jsom" in errors(capsys, "fit", "x.csv", "--jsom", "y")
+
+
+def test_contamination_of_a_study_is_told(study, capsys):
+    command = ["contamination", str(study), "--out", str(study.parent / "out")]
+    assert main([*command, "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert {unit: found["gram"] for unit, found in told.items()} == {"words": 13, "bytes": 50}
+    (manifest,) = (study.parent / "out" / "shards").glob("files-*/manifest.json")
+    train = json.loads(manifest.read_text())["splits"]["train"]
+    assert told["bytes"]["training_bytes"] == train["features"]["targets"]["bytes"]
+    assert told["words"]["training_documents"] == train["documents"]
+    assert set(told["words"]["sets"]) == {"heldout"}
+    assert "MB/s" in err
+    assert main([*command, "--unit", "bytes", "--size", "none"]) == 2
+    assert capsys.readouterr().err == "lmscale: size: 'none' must be a whole number from 1 to 1024\n"
