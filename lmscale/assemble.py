@@ -13,11 +13,13 @@ from lmscale.config import OWN_SET, EvalSet, Study
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, Vocabulary, open_shards
+from lmscale.data.slices import sliced
 from lmscale.evaluate import NamedSet
 from lmscale.files import on_store
 from lmscale.layout import check_mesh
 from lmscale.places import user_cache
 from lmscale.plan import Text, Trajectory, make_plan
+from lmscale.recall import fact_set
 from lmscale.typed import check
 
 
@@ -39,6 +41,11 @@ class Assembly:
         layout = study.mesh, study.microbatches, study.remat, study.device_memory_bytes, study.replicas
         told = f"{runs} {layout} {study.steps_per_dispatch} {[s.label for s in self.extra_sets]}"
         return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+    @property
+    def sets(self) -> tuple[NamedSet, ...]:
+        """What a finished run is to have scores on beside its record: the headline too, if its documents have groups."""
+        return (*self.extra_sets, *[self.headline] * bool(self.headline.windows.slices))
 
     @property
     def held_out(self) -> EvaluationSet:
@@ -82,6 +89,7 @@ def from_shards(study: Study, shards: Shards, texts: Mapping[str, Shards] = Mapp
     """The same over shards that are already open: the study's, and those of its evaluation sets by name."""
     train, vocabulary = shards.train, shards.train.vocabulary
     own = evaluation_set(shards.heldout, sequence=study.recipe.sequence, tokens=study.eval_tokens)
+    own = sliced(own, shards)
     sets = [NamedSet(name=OWN_SET, label=_label(f"{study.corpus.name}-{OWN_SET}", own), windows=own)]
     sets += [_eval_set(study, s, texts[s.name], vocabulary) for s in study.eval_sets]
     headline = next(s for s in sets if s.name == study.headline)
@@ -97,6 +105,8 @@ def from_shards(study: Study, shards: Shards, texts: Mapping[str, Shards] = Mapp
     )
     plan = make_plan(study, text)
     check_mesh(plan, study.mesh, study.microbatches or 1)
+    if study.corpus.facts is not None:
+        sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
     extra = tuple(s for s in sets if s is not headline)
     return Assembly(study=study, shards=shards, headline=headline, extra_sets=extra, plan=plan)
 
@@ -112,6 +122,7 @@ def _eval_set(study: Study, eval_set: EvalSet, text: Shards, vocabulary: Vocabul
         "are always read as bytes)",
     )
     windows = evaluation_set(text.heldout, sequence=study.recipe.sequence, tokens=eval_set.tokens)
+    windows = sliced(windows, text)
     return NamedSet(name=eval_set.name, label=_label(eval_set.name, windows), windows=windows)
 
 

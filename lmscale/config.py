@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
+from lmscale.data.facts import FACTS_SET, Facts
 from lmscale.typed import check, normalise
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -101,16 +102,23 @@ class Corpus:
     module: str | None = None  # Python module to import first, where a user registers Tasks
     heldout: float = 0.05  # share of documents kept for evaluation, chosen by hash of their content
     allow_repeats: bool = False  # train on the same text more than once when more tokens are asked than there are
+    facts: Facts | None = None  # planted into the training text of a built-in corpus or of files
 
     def __post_init__(self) -> None:
         normalise(self, "corpus.")
+        check(
+            self.facts is None or self.module is None or bool(self.files),
+            "corpus.facts",
+            str(self.facts),
+            "cannot be planted into a Task of your own; plant them into text files (--corpus.files)",
+        )
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
 
     @property
     def name(self) -> str:
         """The corpus in tables and folder names."""
-        return "files" if self.files else self.task
+        return ("files" if self.files else self.task) + "_facts" * (self.facts is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +152,7 @@ class EvalSet:
             self.name,
             "is that of the study's own held-out text; choose another",
         )
+        check(self.name != FACTS_SET, "eval_sets.name", self.name, "is that of planted facts; choose another")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from lmscale.data.shards import Split
+from lmscale.data.slices import Slicing
 
 FEISTEL_ROUNDS = 8  # 4 make a pseudorandom permutation (Luby and Rackoff 1988); small domains want more
 BLOCK_SAMPLES = 4096
@@ -138,6 +140,8 @@ class EvaluationSet:
     documents: NDArray[np.int32]  # [M]: the held-out document of each window, for clustered standard errors
     bytes_scored: int  # UTF-8 bytes of the targets that count
     digest: str  # SHA-256 of all the above: it enters the identity of a run
+    window_bytes: NDArray[np.float64]  # [M]: how they are shared out to the windows
+    slices: Mapping[str, Slicing] = field(default_factory=dict)  # groups of the windows, by field
 
     @property
     def tokens_scored(self) -> int:
@@ -164,7 +168,7 @@ def evaluation_set(split: Split, *, sequence: int, tokens: int) -> EvaluationSet
     documents = np.searchsorted(first_window, chosen, side="right") - 1
     batch = np.zeros((len(chosen), sequence + 1), np.int32)
     weights = np.zeros((len(chosen), sequence), np.float32)
-    scored = np.zeros(len(offsets) - 1, np.int64)  # targets other than end-of-sequence, by document
+    content = np.zeros(len(chosen), np.int64)  # targets other than end-of-sequence
     for row, (window, document) in enumerate(zip(chosen.tolist(), documents.tolist(), strict=True)):
         begin = int(offsets[document]) + (window - int(first_window[document])) * sequence
         targets = split.read(begin, min(begin + sequence, int(offsets[document + 1])))
@@ -172,12 +176,14 @@ def evaluation_set(split: Split, *, sequence: int, tokens: int) -> EvaluationSet
         batch[row, 0] = split.vocabulary.start_id if at_start else split.read(begin - 1, begin)[0]
         batch[row, 1 : len(targets) + 1] = targets
         weights[row, : len(targets)] = 1
-        scored[document] += np.count_nonzero(targets != eos) if eos is not None else len(targets)
-    bytes_scored = 0.0
+        content[row] = np.count_nonzero(targets != eos) if eos is not None else len(targets)
+    scored = np.bincount(documents, content, len(offsets) - 1).astype(np.int64)
+    bytes_scored, bytes_per_token = 0.0, np.zeros(len(scored))
     for document in np.flatnonzero(scored).tolist():
         whole = split.document(document)
-        content = np.count_nonzero(whole != eos) if eos is not None else len(whole)
-        bytes_scored += int(split.bytes[document]) * int(scored[document]) / content
+        tokens_there = np.count_nonzero(whole != eos) if eos is not None else len(whole)
+        bytes_scored += int(split.bytes[document]) * int(scored[document]) / tokens_there
+        bytes_per_token[document] = int(split.bytes[document]) / tokens_there
     digest = hashlib.sha256(f"{batch.shape} {round(bytes_scored)}\n".encode())
     for values, dtype in ((batch, "<i4"), (weights, "<f4"), (documents, "<i4")):
         digest.update(np.ascontiguousarray(values, dtype).tobytes())
@@ -187,6 +193,7 @@ def evaluation_set(split: Split, *, sequence: int, tokens: int) -> EvaluationSet
         documents=documents.astype(np.int32),
         bytes_scored=round(bytes_scored),
         digest=digest.hexdigest(),
+        window_bytes=bytes_per_token[documents] * content,
     )
 
 

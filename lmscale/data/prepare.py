@@ -27,6 +27,8 @@ from typing import Any
 from analysis.errors import InputError
 from lmscale.config import Corpus
 from lmscale.data import sources
+from lmscale.data.facts import Facts
+from lmscale.data.heldout import heldout_share
 from lmscale.data.shards import FEATURE, FORMAT, open_shards
 from lmscale.data.writer import ShardWriter
 
@@ -151,11 +153,6 @@ def _prepare(corpus: Corpus, folder: Path, fingerprint: str, echo: Echo) -> Path
         )
 
 
-def heldout_share(content: bytes) -> float:
-    """Where a document falls in [0, 1): the first 53 bits of the SHA-256 of its content."""
-    return (int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 11) / (1 << 53)
-
-
 def _check_sides(corpus: Corpus, writer: ShardWriter, lowest: float) -> None:
     train, heldout = writer.documents("train"), writer.documents("heldout")
     where = f"corpus.heldout: {corpus.heldout} leaves"
@@ -241,7 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         fields = json.loads(given.corpus)
-        corpus = Corpus(**{**fields, "files": tuple(fields.get("files", ()))})
+        facts = Facts(**fields["facts"]) if fields.get("facts") else None
+        corpus = Corpus(**{**fields, "files": tuple(fields.get("files", ())), "facts": facts})
         prepare(corpus, given.root, echo=lambda line: print(line, flush=True))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

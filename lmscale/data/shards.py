@@ -61,7 +61,7 @@ class Split:
     """One feature of one split: a stream of tokens and its documents. Files are mapped when first touched."""
 
     def __init__(self, folder: Path, split: str, feature: str, vocabulary: Vocabulary, counts: Mapping) -> None:
-        self._folder, self._stem = folder, f"{split}-{feature}"
+        self._folder, self._split, self._stem = folder, split, f"{split}-{feature}"
         self.vocabulary = vocabulary
         self.documents: int = counts["documents"]
         self.tokens: int = counts["features"][feature]["tokens"]
@@ -79,6 +79,10 @@ class Split:
     def bytes(self) -> NDArray[np.int64]:
         """int64 [documents]: UTF-8 bytes of text of each document."""
         return _map(self._folder / f"{self._stem}-bytes.npy", np.dtype("<i8"), self.documents)
+
+    def slice(self, field: str) -> NDArray[np.int32]:
+        """int32 [documents]: the place of each document's value among `Shards.slices[field]`."""
+        return _map(self._folder / f"{self._split}-slice-{field}.npy", np.dtype("<i4"), self.documents)
 
     def read(self, start: int, stop: int) -> NDArray:
         """Tokens [start, stop) as stored (uint16 or uint32), across shard borders too.
@@ -121,6 +125,11 @@ class Shards:
         if feature not in self.vocabularies:
             raise InputError(f"feature: {feature!r} is not among those prepared: {', '.join(self.vocabularies)}")
         return Split(self.folder, split, feature, self.vocabularies[feature], self.manifest["splits"][split])
+
+    @property
+    def slices(self) -> dict[str, list[str]]:
+        """The fields that are kept of each document, and their values."""
+        return self.manifest.get("slices", {})
 
     @cached_property
     def train(self) -> Split:
@@ -185,6 +194,7 @@ def _check_counts(shards: Shards) -> None:
                 raise ValueError(f"{split}-{feature} does not add up")
             parts = [f"{i:05d}" for i in range(len(counts["shards"]))] + ["offsets", "bytes"]
             names |= {f"{split}-{feature}-{part}.npy" for part in parts}
+        names |= {f"{split}-slice-{field}.npy" for field in shards.slices}
     if names != set(manifest["files"]):
         raise ValueError("the list of files is not that of its shards")
     if not all(isinstance(entry["bytes"], int) and entry["sha256"] for entry in manifest["files"].values()):

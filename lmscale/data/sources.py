@@ -12,12 +12,13 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
+from lmscale.data.planting import plant
 
 BUILT_IN = ("python_source",)  # Tasks that lmscale.data.tasks registers itself
 CHUNK_BYTES = 16 * 1024  # longer user files are cut, so that a single book has pieces to hold out
@@ -85,6 +86,9 @@ def module_fingerprint(module: str | None) -> str:
 
 
 def _open(corpus: Corpus) -> tuple[Iterator[Document], dict[str, int]]:
+    if corpus.facts is not None:
+        base = replace(corpus, facts=None)
+        return plant(lambda: _open(base)[0], corpus.facts, corpus.heldout), _open(base)[1]
     if corpus.files:
         return file_documents(corpus.files), {}
     if corpus.task == "python_source":

@@ -31,8 +31,8 @@ def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:
     Raises:
         InputError: the module does not exist or fails to import; no Task or Mixture has that name.
     """
-    if corpus.files:
-        return _register("files", corpus)
+    if corpus.files or corpus.facts is not None:
+        return _register(corpus.name, corpus)
     for name in sources.BUILT_IN:
         if name not in seqio.TaskRegistry.names():
             _register(name, Corpus(task=name))
