@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
-from lmscale.data.facts import FACTS_SET, Facts
+from lmscale.data.facts import FACTS_SET
+from lmscale.data.facts import Facts as Facts  # a part of what a study says
 from lmscale.typed import check, normalise
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
