@@ -44,7 +44,7 @@ class Assembly:
 
     @property
     def sets(self) -> tuple[NamedSet, ...]:
-        """What a finished run is to have scores on beside its record: the headline too, if its documents have groups."""
+        """What a finished run is to have scores on beside its record: the headline too, if it has groups."""
         return (*self.extra_sets, *[self.headline] * bool(self.headline.windows.slices))
 
     @property

@@ -57,8 +57,8 @@ class Facts:
             1 <= self.per_count <= MOST_FACTS and self.per_count % self.attributes == 0,
             "corpus.facts.per_count",
             self.per_count,
-            f"must be a multiple of the {self.attributes} attributes (so that guessing is right equally often), at most "
-            f"{MOST_FACTS}",
+            f"must be a multiple of the {self.attributes} attributes (so that guessing is right equally often), "
+            f"at most {MOST_FACTS}",
         )
         counts = self.repeats
         check(

@@ -24,8 +24,8 @@ def plant(read: Callable[[], Iterator[Document]], facts: Facts, heldout: float) 
     """The documents that `read` gives, with every fact in those to train on as often as it is to be.
 
     The occurrences of a fact are spread evenly over the training text: one in each of as many equal stretches of it, at
-    a place drawn there, at the start of a line. A document is held out by its content alone, with what is planted in it;
-    so sentences are moved on where they would bring theirs to the other side, and the held-out side is that of the
+    a place drawn there, at the start of a line. A document is held out by its content alone, with what is planted in
+    it; so sentences are moved on where they would bring theirs to the other side, and the held-out side is that of the
     corpus without facts, to the byte. Reads the documents twice, in bounded memory.
 
     Raises InputError where the sentences outweigh the text, or it holds one of their names already.
@@ -39,7 +39,8 @@ def plant(read: Callable[[], Iterator[Document]], facts: Facts, heldout: float) 
             f"corpus.facts: {str(facts)!r} plants {facts.sentences:,} sentences of {planted:,} bytes into a training "
             f"text of {total:,}; plant fewer, less often, or bring more text"
         )
-    places = sorted((_place(facts.seed, f, n, fact, total), f) for f, fact in enumerate(made) for n in range(fact.repeats))
+    drawn = ((f, n) for f, fact in enumerate(made) for n in range(fact.repeats))
+    places = sorted((_place(facts.seed, f, n, made[f], total), f) for f, n in drawn)
     index, first = 0, 0
     for document in read():
         if heldout_share(document.text) < heldout:
