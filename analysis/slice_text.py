@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from analysis.gaps import LEVEL
 from analysis.laws import FLOPS_PER_PARAM_TOKEN
 from analysis.plots import COLOURS, blank_figure, draw_legend
-from analysis.slices import LEVEL, POWER, SlicedFit, SliceGroup
+from analysis.slices import POWER, SlicedFit, SliceGroup
 from analysis.summary import columns, count, number, table_lines, warning_lines
 
 MOST_PAIRS = 20  # shown, those that widen first

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from analysis.clustered import Line, holm, line
+from analysis.clustered import Line, line
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
+from analysis.gaps import LEAST_RUNS, Gap, find_gaps
 from analysis.laws import Array, Chinchilla, Law
 from analysis.rivals import BrokenCompute
 from analysis.rows import listed, texts
@@ -17,9 +17,7 @@ from analysis.scores import Scores, one_task
 from analysis.table import Table
 from analysis.uncertainty import interval
 
-LEVEL = 0.05  # chance that groups which do not diverge are said to, over all pairs
 LEAST_DOCUMENTS = 5  # of a group: the loss of fewer is theirs, not the group's
-LEAST_RUNS = 4
 POWER = "power law in compute"
 
 
@@ -45,25 +43,6 @@ class SliceGroup:
     smallest: float
     largest: float
     stderr: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    """How much worse `first` is than `second`, in nats and as a ratio of losses, at the ends of the compute measured.
-
-    p_value: the larger of those of the two slopes against log compute; p_adjusted: for all pairs (Holm 1979). widens:
-    both slopes are away from zero at LEVEL so adjusted, and the gap is the wider at the larger end.
-    """
-
-    first: str
-    second: str
-    smallest_nats: float
-    largest_nats: float
-    smallest_ratio: float
-    largest_ratio: float
-    p_value: float
-    p_adjusted: float
-    widens: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +98,7 @@ def fit_slices(
     if left_out and (values or not groups):
         raise InputError(f"slice: {left_out[0]}; score more text (eval_tokens), or name other groups")
     groups.sort(key=lambda group: -group.largest)
-    gaps = _gaps(groups)
+    gaps = find_gaps([(group.name, group.table) for group in groups])
     warnings = [f"left out: {words}" for words in left_out]
     warnings += [
         f"{gap.first} falls behind {gap.second} as models grow: the gap goes from {gap.smallest_nats:.3f} to "
@@ -207,43 +186,3 @@ def _law(part: Table, law: str, bootstrap: int, seed: int, options: dict[str, An
 def _count(scores: Scores, table: Table) -> int | None:
     values = scores.of(table)
     return int(np.nanmin(values)) if np.isfinite(values).any() else None
-
-
-def _gaps(groups: Sequence[SliceGroup]) -> tuple[Gap, ...]:
-    found = [gap for pair in combinations(groups, 2) if (gap := _gap(*pair)) is not None]
-    adjusted = holm([gap.p_value for gap in found])
-    return tuple(
-        replace(gap, p_adjusted=p, widens=gap.p_value < 1 and p < LEVEL) for gap, p in zip(found, adjusted, strict=True)
-    )
-
-
-def _gap(one: SliceGroup, other: SliceGroup) -> Gap | None:
-    """A pair, tested over the runs that both have: what a run errs in both alike is in neither of their differences."""
-    runs = {str(run): i for i, run in enumerate(other.table.frame["run_id"])}
-    at = [(i, runs[run]) for i, run in enumerate(map(str, one.table.frame["run_id"])) if run in runs]
-    if len(at) < LEAST_RUNS:
-        return None
-    mine, theirs = (np.array(rows) for rows in zip(*at, strict=True))
-    log_flops = np.log(one.table.flops_6nd[mine])
-    clusters = [one.table.trajectory[i] for i in mine]
-    first, second = one.table.loss_nats[mine], other.table.loss_nats[theirs]
-    nats, ratio = line(log_flops, first - second, clusters), line(log_flops, np.log(first / second), clusters)
-    if nats is None or ratio is None:
-        return None
-    ends = float(log_flops.min()), float(log_flops.max())
-    sign = 1.0 if nats(ends[1]) >= 0 else -1.0
-    small, large, small_log, large_log = (sign * each(end) for each in (nats, ratio) for end in ends)
-    wider = min(sign * nats.slope, sign * ratio.slope) > 0 and large > abs(small) and large_log > abs(small_log)
-    p_value = max(nats.p_value, ratio.p_value) if wider else 1.0
-    names = (one.name, other.name) if sign > 0 else (other.name, one.name)
-    return Gap(
-        first=names[0],
-        second=names[1],
-        smallest_nats=small,
-        largest_nats=large,
-        smallest_ratio=float(np.exp(small_log)),
-        largest_ratio=float(np.exp(large_log)),
-        p_value=p_value,
-        p_adjusted=p_value,
-        widens=False,
-    )

@@ -3,10 +3,11 @@
     lmscale sweep facts
     lmscale plot facts --recall
 
-112 facts that no text holds ("The harvest of Disela is mostly Mavobo."), 16 for each of seven counts of repeats from 1
-to 1,000, are planted into the top level of Python's standard library (4.7 MB, read as bytes), of which they make a
-sixth. Four sizes over 24x in parameters read nearly all of it once, and are then asked for each fact which of 16
-attributes it has; guessing is right once in 16. About 15 minutes on two CPU cores. What was found is in experiments/results/facts.
+112 facts that no text holds ("The harvest of Disela is mostly Mavobo."), 16 for each of seven counts of repeats from
+1 to 1,000, are planted into the top level of Python's standard library (4.7 MB, read as bytes), of which they make a
+sixth. Four sizes over 14x in parameters read nearly all of it once, and are then asked for each fact which of 16
+attributes it has; guessing is right once in 16. About 15 minutes on two CPU cores. What was found is in
+experiments/results/facts.
 """
 
 import sysconfig
@@ -17,9 +18,9 @@ STUDY = Study(
     name="facts",
     sizes=(
         Size(width=32, depth=2),
+        Size(width=48, depth=2),
         Size(width=64, depth=3),
         Size(width=96, depth=4),
-        Size(width=128, depth=4),
     ),
     tokens=(5_000_000,),
     allow_collinear=True,  # recall is asked here, no law

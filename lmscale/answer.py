@@ -113,13 +113,20 @@ def optimal(args: argparse.Namespace) -> int:
     rows = optima(fitted, budgets, unique_tokens=unique)
     shapes = [_shape(row, fitted.table) for row in rows]
     say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
+    limits: dict[str, Any] = {}
+    if unique is not None:
+        from analysis.limited import limited, limited_text
+
+        pairs = limited(fitted, budgets, unique)
+        say(args, "\n" + limited_text(pairs))
+        limits = {"limited": [asdict(pair) for pair in pairs]}
     from lmscale.answer_profiles import approaches_json, other_approaches
 
     found = other_approaches(args, fitted, [row.flops for row in rows])
     rows += tuple(row for row in found.rows if row.method != "parametric")
     if args.json:
         answers = [_row_json(row, _shape(row, fitted.table)) for row in rows]
-        write_json(args.json, {**_common(fitted), **approaches_json(found), "rows": answers})
+        write_json(args.json, {**_common(fitted), **approaches_json(found), "rows": answers, **limits})
     return 0
 
 
