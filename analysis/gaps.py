@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from analysis.clustered import holm, line
+from analysis.clustered import holm, line, varies
+from analysis.laws import Array
 from analysis.table import Table
 
 LEVEL = 0.05  # chance that groups which do not diverge are said to, over all pairs
@@ -35,9 +37,12 @@ class Gap:
 def find_gaps(groups: Sequence[tuple[str, Table]]) -> tuple[Gap, ...]:
     """Every pair of groups, given by name and by the table of their losses in the runs that scored them.
 
-    A gap that widens in nats may shrink as a ratio, where both losses rise, and the other way round, where both fall: so
-    it must widen as both, each at the level asked (Berger 1982, Technometrics 24:295). Groups whose losses are
-    proportional, or apart by a constant, are then never taken to diverge, whatever their exponents are said to be.
+    The slope is that where N and D grow alike: gaps are regressed on log N and log D, for a grid has runs of one compute
+    and of many shapes, and on log C where N and D do not vary apart.
+
+    A gap that widens in nats may shrink as a ratio, where both losses rise, and the other way round, where both fall:
+    so it must widen as both, each at the level asked (Berger 1982, Technometrics 24:295). Groups whose losses are
+    proportional, or apart by a constant, are then not taken to diverge, whatever their exponents are said to be.
     """
     found = [gap for one, other in combinations(groups, 2) if (gap := _gap(one, other)) is not None]
     adjusted = holm([gap.p_value for gap in found])
@@ -54,13 +59,14 @@ def _gap(one: tuple[str, Table], other: tuple[str, Table]) -> Gap | None:
     if len(at) < LEAST_RUNS:
         return None
     mine, theirs = (np.array(rows) for rows in zip(*at, strict=True))
-    log_flops = np.log(table.flops_6nd[mine])
+    scale, along = _scale(table, mine)
     clusters = [table.trajectory[i] for i in mine]
     first, second = table.loss_nats[mine], other_table.loss_nats[theirs]
-    nats, ratio = line(log_flops, first - second, clusters), line(log_flops, np.log(first / second), clusters)
+    nats, ratio = (line(scale, y, clusters, along) for y in (first - second, np.log(first / second)))
     if nats is None or ratio is None:
         return None
-    ends = float(log_flops.min()), float(log_flops.max())
+    order = np.argsort(table.flops_6nd[mine], kind="stable")
+    ends = scale[order[0]], scale[order[-1]]
     sign = 1.0 if nats(ends[1]) >= 0 else -1.0
     small, large, small_log, large_log = (sign * each(end) for each in (nats, ratio) for end in ends)
     wider = min(sign * nats.slope, sign * ratio.slope) > 0 and large > abs(small) and large_log > abs(small_log)
@@ -77,3 +83,9 @@ def _gap(one: tuple[str, Table], other: tuple[str, Table]) -> Gap | None:
         p_adjusted=p_value,
         widens=False,
     )
+
+
+def _scale(table: Table, rows: NDArray[np.int64]) -> tuple[Array, list[float]]:
+    """What gaps of some runs are regressed on [n, k], and the direction in which log compute grows by one."""
+    shape = np.log(np.column_stack([table.params, table.tokens])[rows])
+    return (shape, [0.5, 0.5]) if varies(shape) else (np.log(table.flops_6nd[rows])[:, None], [1.0])

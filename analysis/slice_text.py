@@ -46,7 +46,7 @@ def slices_text(result: SlicedFit) -> str:
         head = ("groups", "gap, smallest", "largest (nats)", "ratio, smallest", "largest", "p (Holm)", "widens")
         lines += ["", *columns(head, cells), ""]
         lines.append(
-            f"A gap widens where its slope against log compute is above zero both in nats and as a ratio, at "
+            f"A gap widens where its slope, as N and D grow alike, is above zero both in nats and as a ratio, at "
             f"{LEVEL:.0%} over all {len(result.gaps)} pairs"
         )
         lines.append("(two-sided, Holm; errors clustered by trajectory, Bell & McCaffrey).")

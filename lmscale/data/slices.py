@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lmscale.data.shards import Shards
 
 
+UNKNOWN = "(none)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slicing:
     """An evaluation set by one field: the field's values, and for each window [M] the place of its own among them."""
@@ -27,13 +30,21 @@ class Slicing:
         return [(f"{field}={self.values[code]}", self.codes == code) for code in np.unique(self.codes).tolist()]
 
 
-def sliced(windows: EvaluationSet, shards: Shards) -> EvaluationSet:
-    """The held-out windows of `shards` with their groups by every field that it keeps."""
-    documents = windows.documents
-    found = {
-        field: Slicing(values=tuple(values), codes=np.asarray(shards.heldout.slice(field))[documents])
-        for field, values in shards.slices.items()
-    }
+def sliced(windows: EvaluationSet, *parts: Shards) -> EvaluationSet:
+    """Held-out windows with their groups by every field that some part of their text keeps.
+
+    Documents are numbered through the parts; those of a part that does not keep a field are its group UNKNOWN.
+    """
+    found = {}
+    for field in sorted({field for part in parts for field in part.slices}):
+        values = sorted({UNKNOWN, *(value for part in parts for value in part.slices.get(field, []))})
+        place = {value: code for code, value in enumerate(values)}
+        codes = [np.zeros(0, np.int32)]
+        for part in parts:
+            own = np.array([place[value] for value in part.slices.get(field, [UNKNOWN])], np.int32)
+            kept = field in part.slices
+            codes.append(own[part.heldout.slice(field) if kept else np.zeros(part.heldout.documents, np.int32)])
+        found[field] = Slicing(values=tuple(values), codes=np.concatenate(codes)[windows.documents])
     return replace(windows, slices=found)
 
 
