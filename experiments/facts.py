@@ -6,8 +6,8 @@
 112 facts that no text holds ("The harvest of Disela is mostly Mavobo."), 16 for each of seven counts of repeats from
 1 to 1,000, are planted into the top level of Python's standard library (4.7 MB, read as bytes), of which they make a
 sixth. Four sizes over 14x in parameters read nearly all of it once, and are then asked for each fact which of 16
-attributes it has; guessing is right once in 16. About 15 minutes on two CPU cores. What was found is in
-experiments/results/facts.
+attributes it has; guessing is right once in 16. By the quickstart's step times about 7 minutes on two CPU cores. What
+was found is in experiments/results/facts.
 """
 
 import sysconfig

@@ -30,9 +30,7 @@ def check(args: argparse.Namespace) -> None:
     asked = [name for name in ("slice", "recall", "by", "profile") if getattr(args, name, None)]
     if "slice" in asked and len(asked) > 1:
         other = next(name for name in asked if name != "slice")
-        raise InputError(
-            f"slice: --slice answers for groups of documents, and takes no --{other}; leave one of them out"
-        )
+        raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")
     if args.task is not None and "slice" not in asked:
         raise InputError(f"task: {args.task!r} chooses among evaluation sets of --slice; add --slice FIELD")
 

@@ -1,4 +1,4 @@
-"""Repeated text: R_D* and R_N* of a planted law found again with intervals that cover, and optima under limited text."""
+"""Repeated text: R_D* and R_N* of a planted law found again, inside their intervals; optima under limited text."""
 
 import json
 

@@ -59,7 +59,7 @@ def test_the_command_draws_it(folder, capsys):
 def test_runs_without_facts(folder, capsys):
     scores = pd.read_csv(folder / "scores.csv")
     scores.assign(task="heldout").to_csv(folder / "scores.csv", index=False)
-    with pytest.raises(InputError, match="recall: no run in .* was asked for planted facts"):
+    with pytest.raises(InputError, match=r"recall: no run in .* was asked for planted facts"):
         read_recall(folder, read(folder))
     assert main(["plot", str(folder), "--recall", "--slice", "repeats"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

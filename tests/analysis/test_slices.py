@@ -1,4 +1,4 @@
-"""Groups of documents: planted laws found again, groups that diverge told from groups that do not, tables from elsewhere."""
+"""Groups of documents: planted laws found again, groups that diverge told from others, tables from elsewhere."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def times(law, factor):
 
 @pytest.fixture
 def folder(tmp_path, branched_frame):
-    """folder(laws by group, own noise): runs.csv and a scores.csv as from elsewhere, its columns the least that are asked."""
+    """folder(laws by group, own noise): runs.csv, and a scores.csv as from elsewhere with the least of columns."""
 
     def make(laws, own=0.0, documents=40, seed=0, **design):
         runs = branched_frame(row=0.002, trajectory=0.001, seed=seed, **design)
@@ -92,9 +92,9 @@ def test_groups_in_proportion_or_apart_by_a_constant_do_not_diverge(folder, plan
 
 
 def test_a_design_that_tells_no_law_has_a_power_law(folder, planted):
-    """Three sizes at one token count: loss against compute alone, whose slope is exact where the loss is a power."""
+    """Six sizes at one token count: loss against compute alone, whose slope is exact where the loss is a power."""
     power = replace(planted, A=3.0, alpha=0.1, B=1e-12, L0=0.0)
-    result = sliced(folder({"web": power}, sizes=(2e4, 6e4, 2e5, 6e5, 2e6), tokens=(1e6,)))
+    result = sliced(folder({"web": power}, sizes=np.geomspace(2e4, 2e6, 8), tokens=(1e6,)))
     (group,) = result.groups
     assert group.form == POWER
     assert group.fit is None

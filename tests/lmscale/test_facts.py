@@ -78,7 +78,7 @@ def test_what_cannot_be_planted():
     ):
         list(plant(base, Facts(), 0.3))
     twice = list(plant(base, SMALL, 0.3))
-    with pytest.raises(InputError, match="has names that document 'd[0-9]+' holds already"):
+    with pytest.raises(InputError, match=r"has names that document 'd[0-9]+' holds already"):
         list(plant(lambda: iter(twice), SMALL, 0.3))
 
 
