@@ -37,8 +37,8 @@ class Gap:
 def find_gaps(groups: Sequence[tuple[str, Table]]) -> tuple[Gap, ...]:
     """Every pair of groups, given by name and by the table of their losses in the runs that scored them.
 
-    The slope is that where N and D grow alike: gaps are regressed on log N and log D (a grid has runs of one compute and
-    many shapes), and on log C where N and D do not vary apart.
+    The slope is that where N and D grow alike: gaps are regressed on log N and log D (runs of one compute have many
+    shapes), and on log C where N and D do not vary apart.
 
     A gap that widens in nats may shrink as a ratio, where both losses rise, and the other way round, where both fall:
     so it must widen as both, each at the level asked (Berger 1982, Technometrics 24:295). Groups whose losses are
