@@ -14,7 +14,7 @@ from analysis.forms import form_of
 from analysis.identify import require_identifiable
 from analysis.laws import Array, Chinchilla, Law
 from analysis.linearised import linearised
-from analysis.rows import ROW, chosen, numbers
+from analysis.rows import ROW, chosen, numbers, refuse_more_unique
 from analysis.search import Task, refit, search
 from analysis.solve import HUBER_DELTA, Kind, Loss, Residual
 from analysis.table import Table
@@ -198,9 +198,13 @@ def fit(
 def suited(table: Table, law: str) -> Table:
     """The rows of which this law can say something; the others are left out and listed.
 
-    Raises InputError for an unknown law, and where no row is left.
+    Raises InputError for an unknown law, where no row is left, and where one claims more unique tokens than tokens.
     """
-    return table.needing("unique_tokens") if form_of(law).fits.models_repeats else table
+    if not form_of(law).fits.models_repeats:
+        return table
+    table = table.needing("unique_tokens")
+    refuse_more_unique(table.frame)
+    return table
 
 
 def _described(resampling: Resampling, draws: Array | None, runs: int) -> str:

@@ -18,6 +18,7 @@ OPTIONAL = ("unique_tokens", "flops_budget", "loss_stderr")  # numbers that only
 DONE = ("done", "finished", "completed")  # ours, Weights & Biases', others'
 LEAST_LOSS, MOST_LOSS, MOST_COUNT = 1e-6, 1e6, 1e60  # beyond these a cell is a slip, and powers of it overflow
 LEAST_COUNT = 1_000  # parameters or tokens: less is a unit (millions, billions), not a count
+UNIQUE_SLACK = 1e-3  # of tokens: counts may be rounded
 FLOPS_FACTOR = 3.0  # exact FLOPs of very small models are up to about twice 6ND; beyond three it is a unit
 LISTED = 8
 TRIED = 100  # cells of a column that must all be numbers before the whole of it is parsed
@@ -255,6 +256,18 @@ def refuse_conflicts(frame: pd.DataFrame, by: str | None) -> None:
         raise InputError(
             f"loss_nats: rows {first[ROW]}, {second[ROW]} give {first['loss_nats']}, {second['loss_nats']} for the "
             f"same run {second['run_id']!r}; keep one of them"
+        )
+
+
+def refuse_more_unique(frame: pd.DataFrame) -> None:
+    """No run has seen more different tokens than tokens."""
+    unique, tokens = numbers(frame, "unique_tokens"), numbers(frame, "tokens")
+    more = unique > tokens * (1 + UNIQUE_SLACK)
+    if more.any():
+        first = int(np.flatnonzero(more)[0])
+        raise InputError(
+            f"unique_tokens: row {frame[ROW].iloc[first]} has {unique[first]:.6g}, more than the {tokens[first]:.6g} "
+            f"tokens it was trained on ({int(more.sum())} such rows); give the unique tokens that a run has seen"
         )
 
 

@@ -42,7 +42,7 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
-    from lmscale import answer_profiles, answer_published
+    from lmscale import answer_profiles, answer_published, answer_slices
 
     functions = {"fit": fit, "optimal": optimal, "backtest": backtest, "plot": plot}
     functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}
@@ -69,12 +69,18 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
+        if name in ("fit", "plot"):
+            answer_slices.add_options(parser, name)
     answer_published.add_parser(subparsers)
 
 
 def fit(args: argparse.Namespace) -> int:
     from analysis.summary import fit_text
+    from lmscale import answer_slices
 
+    answer_slices.check(args)
+    if args.slice is not None:
+        return answer_slices.fit(args)
     if args.by is not None:
         if args.profile:
             raise InputError("profile: --by compares groups and takes no profiles; leave one of the two out")
@@ -107,13 +113,20 @@ def optimal(args: argparse.Namespace) -> int:
     rows = optima(fitted, budgets, unique_tokens=unique)
     shapes = [_shape(row, fitted.table) for row in rows]
     say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
+    limits: dict[str, Any] = {}
+    if unique is not None:
+        from analysis.limited import limited, limited_text
+
+        pairs = limited(fitted, budgets, unique)
+        say(args, "\n" + limited_text(pairs))
+        limits = {"limited": [asdict(pair) for pair in pairs]}
     from lmscale.answer_profiles import approaches_json, other_approaches
 
     found = other_approaches(args, fitted, [row.flops for row in rows])
     rows += tuple(row for row in found.rows if row.method != "parametric")
     if args.json:
         answers = [_row_json(row, _shape(row, fitted.table)) for row in rows]
-        write_json(args.json, {**_common(fitted), **approaches_json(found), "rows": answers})
+        write_json(args.json, {**_common(fitted), **approaches_json(found), "rows": answers, **limits})
     return 0
 
 
@@ -177,7 +190,13 @@ def _rolling(args: argparse.Namespace) -> int:
 def plot(args: argparse.Namespace) -> int:
     from analysis import plots
     from analysis.backtest import backtest as hold_out
+    from lmscale import answer_slices
 
+    answer_slices.check(args)
+    if args.recall:
+        return answer_slices.recall(args)
+    if args.slice is not None:
+        return answer_slices.plot(args)
     bootstrap, seed = resamples(args)
     fitted = _fitted(args)
     try:

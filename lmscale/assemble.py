@@ -13,12 +13,14 @@ from lmscale.config import OWN_SET, Corpus, EvalSet, Study
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, Split, Vocabulary, open_shards
+from lmscale.data.slices import sliced
 from lmscale.data.subset import Subset
 from lmscale.evaluate import NamedSet
 from lmscale.files import on_store
 from lmscale.layout import check_mesh
 from lmscale.places import user_cache
 from lmscale.plan import Portion, Text, Trajectory, make_plan
+from lmscale.recall import fact_set
 from lmscale.typed import check
 
 
@@ -55,6 +57,11 @@ class Assembly:
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     @property
+    def sets(self) -> tuple[NamedSet, ...]:
+        """What a finished run is to have scores on beside its record: the headline too, if it has groups."""
+        return (*self.extra_sets, *[self.headline] * bool(self.headline.windows.slices))
+
+    @property
     def held_out(self) -> EvaluationSet:
         """The windows of the headline set."""
         return self.headline.windows
@@ -76,7 +83,9 @@ def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
     return from_shards(study, texts[OWN_SET], texts)
 
 
-def open_texts(study: Study, out: Path, say: Callable[[str], None], processes: int | None = None) -> dict[str, OpenText]:
+def open_texts(
+    study: Study, out: Path, say: Callable[[str], None], processes: int | None = None
+) -> dict[str, OpenText]:
     """The study's text (under OWN_SET) and those of its further evaluation sets by name, prepared where needed.
 
     Raises InputError for one that cannot be, an evaluation set's under its name.
@@ -108,11 +117,14 @@ def from_shards(
     own = evaluation_set(
         *(part.shards.heldout for part in parts), sequence=study.recipe.sequence, tokens=study.eval_tokens
     )
+    own = sliced(own, *(part.shards for part in parts))
     sets = [NamedSet(name=OWN_SET, label=_label(f"{study.corpus.name}-{OWN_SET}", own), windows=own)]
     sets += [_eval_set(study, s, _parts(texts[s.name], s.name), vocabulary) for s in study.eval_sets]
     headline = next(s for s in sets if s.name == study.headline)
     plan = make_plan(study, _text(study, parts, sampler, headline))
     check_mesh(plan, study.mesh, study.microbatches or 1)
+    if study.corpus.facts is not None:
+        sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
     extra = tuple(s for s in sets if s is not headline)
     return Assembly(study=study, text=parts, sampler=sampler, headline=headline, extra_sets=extra, plan=plan)
 
@@ -188,6 +200,7 @@ def _text(study: Study, parts: OpenText, sampler: Loader, headline: NamedSet) ->
         digest=hashlib.sha256(identity.encode()).hexdigest(),
         eval_set=headline.label,
         headline=headline.name,
+        entropy_nats=parts[0].shards.entropy_nats if len(parts) == 1 and headline.name == OWN_SET else None,
         parts=portions if len(portions) > 1 else (),
     )
 
@@ -204,6 +217,7 @@ def _eval_set(study: Study, eval_set: EvalSet, text: OpenText, vocabulary: Vocab
             "files are always read as bytes)",
         )
     windows = evaluation_set(*splits, sequence=study.recipe.sequence, tokens=eval_set.tokens)
+    windows = sliced(windows, *(part.shards for part in text))
     return NamedSet(name=eval_set.name, label=_label(eval_set.name, windows), windows=windows)
 
 

@@ -178,6 +178,7 @@ def prepare(args: argparse.Namespace) -> int:
 
 def contamination(args: argparse.Namespace) -> int:
     import time
+    from itertools import chain
 
     from lmscale.asked import say
     from lmscale.assemble import open_texts
@@ -198,8 +199,12 @@ def contamination(args: argparse.Namespace) -> int:
     found = {}
     for settings in asked:
         began = time.monotonic()
-        sets = {name: shard_documents(shards.heldout, name) for name, shards in texts.items()}
-        overlap = find_overlap(shard_documents(texts[OWN_SET].train, "train"), sets, settings)
+        sets = {
+            name: chain.from_iterable(shard_documents(part.shards.heldout, name) for part in text)
+            for name, text in texts.items()
+        }
+        training = chain.from_iterable(shard_documents(part.shards.train, part.name) for part in texts[OWN_SET])
+        overlap = find_overlap(training, sets, settings)
         found[settings.unit] = overlap.as_json()
         rate = overlap.training_bytes / 1e6 / (time.monotonic() - began)
         say(args, f"{overlap.as_text()}\n  {overlap.training_bytes / 1e6:.1f} MB of training text, {rate:.0f} MB/s")

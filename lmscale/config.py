@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
+from lmscale.data.clean.settings import Cleaning as Cleaning  # parts of what a study says
+from lmscale.data.facts import FACTS_SET
+from lmscale.data.facts import Facts as Facts
 from lmscale.typed import check, normalise
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -97,12 +100,47 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """A synthetic text whose entropy rate is known: words drawn from a Zipf-Mandelbrot law (lmscale.data.lexicon)."""
+
+    words: int = 1_000_000
+    exponent: float = 1.7  # p_r ~ (r + shift)^-exponent
+    shift: float = 30.0
+    letters: int = 24  # of the alphabet
+    letters_per_word: int = 7
+    document_words: float = 64.0  # on average
+    tokens: int = 16_777_216  # of the whole text
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        normalise(self, "corpus.lexicon.")
+        where = "corpus.lexicon"
+        check(2 <= self.letters <= 64, f"{where}.letters", self.letters, "must lie between 2 and 64")
+        length = self.letters_per_word
+        check(1 <= length <= 64, f"{where}.letters_per_word", length, "must lie between 1 and 64")
+        most = self.letters**length
+        check(2 <= self.words <= 10**8, f"{where}.words", self.words, "must lie between 2 and 1e8")
+        check(
+            self.words <= most,
+            f"{where}.words",
+            self.words,
+            f"exceeds the {most:,} spellings; give them more letters_per_word",
+        )
+        check(0 < self.exponent <= 10, f"{where}.exponent", self.exponent, "must lie between 0 and 10")
+        check(self.shift > 0, f"{where}.shift", self.shift, "must be positive")
+        check(self.document_words >= 1, f"{where}.document_words", self.document_words, "must be at least 1")
+        check(self.tokens >= 1000, f"{where}.tokens", self.tokens, "must be at least 1,000")
+        check(0 <= self.seed < 2**31, f"{where}.seed", self.seed, "must lie between 0 and 2^31 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
     """What is trained on: a seqio Task or Mixture, a corpus that comes with lmscale, or files named by the user.
 
-    `task` is `python_source`, `package_source`, `tfds:NAME[/CONFIG][:VERSION]`, `hf:PATH[:CONFIG][@REVISION]` (a
-    folder, or a name on the hub) or what `module` registers. `files` are read by their ending: JSON lines (.jsonl, .ndjson,
-    .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text; text and JSON lines also as .gz.
+    `task` is `python_source`, `package_source`, `lexicon`, `tfds:NAME[/CONFIG][:VERSION]`,
+    `hf:PATH[:CONFIG][@REVISION]` (a folder, or a name on the hub) or what `module` registers. `files` are read by their
+    ending: JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text;
+    text and JSON lines also as .gz.
     """
 
     task: str = "python_source"
@@ -121,9 +159,24 @@ class Corpus:
     # train on that many tokens alone, of documents in a fixed order, of which a smaller number takes the first; part of
     # a run's identity, but not of the prepared text
     unique_tokens: int | None = None
+    lexicon: Lexicon = field(default_factory=Lexicon)  # what the task `lexicon` is made of
+    cleaning: Cleaning | None = None  # of lmscale's own sources of text; none: as they are
+    facts: Facts | None = None  # planted into the training text of a built-in corpus or of files
 
     def __post_init__(self) -> None:
         normalise(self, "corpus.")
+        check(
+            self.facts is None or bool(self.files) or self.task in ("python_source", "package_source"),
+            "corpus.facts",
+            str(self.facts),
+            f"cannot be planted into {self.task!r}; plant them into text files (--corpus.files)",
+        )
+        check(
+            self.facts is None or self.cleaning is None,
+            "corpus.facts",
+            str(self.facts),
+            "and corpus.cleaning, which might drop them; leave one of the two (clean first, into files)",
+        )
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
         check(len(self.packages) > 0, "corpus.packages", self.packages, "must name at least one installed package")
@@ -142,7 +195,7 @@ class Corpus:
     @property
     def name(self) -> str:
         """The corpus in tables and folder names."""
-        return "files" if self.files else self.task
+        return ("files" if self.files else self.task) + "_facts" * (self.facts is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +229,7 @@ class EvalSet:
             self.name,
             "is that of the study's own held-out text; choose another",
         )
+        check(self.name != FACTS_SET, "eval_sets.name", self.name, "is that of planted facts; choose another")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,19 @@
-"""Token-weighted held-out loss with its standard error."""
+"""Token-weighted held-out loss with its standard error, of an evaluation set and of its groups of documents."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.data.slices import digest as slices_digest
+
 if TYPE_CHECKING:
     from lmscale.data.loader import EvaluationSet
+    from lmscale.step import Step
 
 
 ROWS = 64  # windows scored a call, or a little more
@@ -23,6 +27,29 @@ class Evaluation:
     loss_nats: float
     loss_stderr: float
     bits_per_byte: float
+    slices: tuple[SliceLoss, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceLoss:
+    """The same of one group of documents, named as `source=web`. A single document has no standard error."""
+
+    name: str
+    documents: int
+    tokens: int
+    loss_nats: float
+    loss_stderr: float | None
+    bits_per_byte: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of scores.csv: of a whole set, or of the part of it that `slice` names."""
+
+    metric: str
+    value: float
+    stderr: float | None
+    slice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +62,59 @@ class NamedSet:
 
     @property
     def file_name(self) -> str:
-        """Of a run's scores on this set."""
-        return f"{self.name}-{self.windows.digest[:8]}.json"
+        """Of a run's scores on this set. Other groups of the same text are scored anew."""
+        groups = f"-{slices_digest(self.windows.slices)[:8]}" if self.windows.slices else ""
+        return f"{self.name}-{self.windows.digest[:8]}{groups}.json"
+
+    @property
+    def slice_names(self) -> set[str]:
+        return {name for field, slicing in self.windows.slices.items() for name, _ in slicing.groups(field)}
+
+    def recorded(self, rows: Iterable[dict]) -> bool:
+        """Whether rows of scores.csv hold the scores of this set and of all its groups."""
+        mine = {row.get("slice", "") for row in rows if (row["task"], row["eval_set"]) == (self.name, self.label)}
+        return mine >= {"", *self.slice_names}
+
+    def measure(self, step: Step, params: Any) -> list[Score]:
+        """What parameters are worth on this set."""
+        return loss_scores(evaluate(step.window_losses, params, self.windows, step.row_devices))
 
 
-def score_rows(run_id: str, name: str, label: str, result: Evaluation) -> list[dict]:
-    """The rows of scores.csv for one run on one set. Bits per byte are the loss in another unit, so is their error."""
-    bits = result.bits_per_byte / result.loss_nats
-    values = {
-        "loss_nats": (result.loss_nats, result.loss_stderr),
-        "bits_per_byte": (result.bits_per_byte, result.loss_stderr * bits),
-    }
+def loss_scores(result: Evaluation) -> list[Score]:
+    """Loss and bits per byte of a set, then of each group with its size. Bits per byte are the loss in another unit."""
+    scores = _both(result.loss_nats, result.loss_stderr, result.bits_per_byte, "")
+    for part in result.slices:
+        scores += _both(part.loss_nats, part.loss_stderr, part.bits_per_byte, part.name)
+        for metric, value in (("tokens", part.tokens), ("documents", part.documents)):
+            scores.append(Score(metric=metric, value=value, stderr=None, slice=part.name))
+    return scores
+
+
+def _both(loss_nats: float, stderr: float | None, bits_per_byte: float, part: str) -> list[Score]:
+    bits_stderr = None if stderr is None else stderr * bits_per_byte / loss_nats
     return [
-        {"run_id": run_id, "task": name, "metric": metric, "value": value, "stderr": stderr, "eval_set": label}
-        for metric, (value, stderr) in values.items()
+        Score(metric="loss_nats", value=loss_nats, stderr=stderr, slice=part),
+        Score(metric="bits_per_byte", value=bits_per_byte, stderr=bits_stderr, slice=part),
     ]
 
 
-def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, bytes_scored: int) -> Evaluation:
+def score_rows(run_id: str, name: str, label: str, scores: Sequence[Score]) -> list[dict]:
+    """The rows of scores.csv for one run on one set."""
+    return [
+        {
+            "run_id": run_id,
+            "task": name,
+            "metric": score.metric,
+            "value": score.value,
+            "stderr": score.stderr,
+            "eval_set": label,
+            "slice": score.slice,
+        }
+        for score in scores
+    ]
+
+
+def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, bytes_scored: float) -> Evaluation:
     """Evaluation from per-window sums.
 
     Args: nats, weights: summed loss and tokens of each window [M]; documents: the document each window is from [M].
@@ -71,19 +133,53 @@ def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, byte
     )
 
 
+def summarise_slices(nats: np.ndarray, windows: EvaluationSet) -> tuple[SliceLoss, ...]:
+    """The loss of each group of an evaluation set, from the summed loss of each window [M]."""
+    weights, found = windows.weights.sum(axis=1, dtype=np.float64), []
+    for field, slicing in windows.slices.items():
+        for name, rows in slicing.groups(field):
+            documents = windows.documents[rows]
+            whole = summarise(nats[rows], weights[rows], documents, float(windows.window_bytes[rows].sum()))
+            count = len(np.unique(documents))
+            found.append(
+                SliceLoss(
+                    name=name,
+                    documents=count,
+                    tokens=int(weights[rows].sum()),
+                    loss_nats=whole.loss_nats,
+                    loss_stderr=whole.loss_stderr if count > 1 else None,
+                    bits_per_byte=whole.bits_per_byte,
+                )
+            )
+    return tuple(found)
+
+
 def evaluate(window_losses: Any, params: Any, held_out: EvaluationSet, devices: int) -> Evaluation:
-    """Scores the whole evaluation set, some windows a call (the last call is padded with weight 0).
+    """Scores the whole evaluation set and its groups.
 
     `devices` are those over which the windows of a call are split, so they divide their number.
     `window_losses(params, tokens [rows, S+1], weights [rows, S]) -> nats [rows]` is the compiled function.
     """
-    count, sequence = held_out.weights.shape
+    nats = by_window(window_losses, params, held_out.tokens, held_out.weights, devices)
+    weights = held_out.weights.sum(axis=1, dtype=np.float64)
+    whole = summarise(nats, weights, held_out.documents, held_out.bytes_scored)
+    return Evaluation(
+        loss_nats=whole.loss_nats,
+        loss_stderr=whole.loss_stderr,
+        bits_per_byte=whole.bits_per_byte,
+        slices=summarise_slices(nats, held_out),
+    )
+
+
+def by_window(
+    compiled: Callable[..., Any], params: Any, tokens: np.ndarray, weights: np.ndarray, devices: int
+) -> np.ndarray:
+    """A number for each window [M], by a compiled function of some windows a call (the last padded with weight 0)."""
+    count, sequence = weights.shape
     rows = -(-min(ROWS, max(1, TOKENS // sequence)) // devices) * devices
     pending = []
     for start in range(0, count, rows):
         missing = max(0, start + rows - count)
-        tokens = np.pad(held_out.tokens[start : start + rows], ((0, missing), (0, 0)))
-        weights = np.pad(held_out.weights[start : start + rows], ((0, missing), (0, 0)))
-        pending.append(window_losses(params, tokens, weights))  # dispatched at once, read below
-    nats = np.concatenate([np.asarray(x, np.float64) for x in pending])[:count]
-    return summarise(nats, held_out.weights.sum(axis=1, dtype=np.float64), held_out.documents, held_out.bytes_scored)
+        some = [np.pad(x[start : start + rows], ((0, missing), (0, 0))) for x in (tokens, weights)]
+        pending.append(compiled(params, *some))  # dispatched at once, read below
+    return np.concatenate([np.asarray(x, np.float64) for x in pending])[:count]

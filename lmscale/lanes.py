@@ -90,6 +90,14 @@ class Training:
             self.trajectory, devices, str(self.step.dtype), self.workspace, logs, profile, self.say
         )
 
+    @property
+    def sets(self) -> tuple[NamedSet, ...]:
+        """What a finished run is to have scores on beside its record."""
+        if not self.held_out.slices:
+            return self.extra_sets
+        text = self.trajectory.text
+        return (NamedSet(name=text.headline, label=text.eval_set, windows=self.held_out), *self.extra_sets)
+
     def fence(self) -> None:
         """To be called before anything is committed. Raises LeaseLost."""
         if self.grip is not None:

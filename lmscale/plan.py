@@ -46,6 +46,7 @@ class Text:
     digest: str  # of the training tokens, the vocabulary and the evaluation set
     eval_set: str  # the headline set, its tokens and digest: the column of runs.csv
     headline: str  # its name; the digest holds its content, so the name is no part of the identity
+    entropy_nats: float | None = None  # the entropy rate of its source, where that is known
     parts: tuple[Portion, ...] = ()  # of a mixture; none where the text is one
 
 

@@ -35,8 +35,8 @@ RUN_COLUMNS = (
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on the text of
 # those steps before they are trained on it
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
-# eval_set tells apart two states of a set whose name stayed
-SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr", "eval_set")
+# eval_set tells apart two states of a set whose name stayed; slice is a part of it such as source=web, or the whole
+SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr", "eval_set", "slice")
 SCORES = "scores"  # the folder of a run's scores, a file an evaluation set
 
 
@@ -131,7 +131,7 @@ class Workspace:
         for path in sorted((self.run(run_id) / SCORES).glob("*.json")):
             try:
                 found = unsealed(json.loads(path.read_text(encoding="utf-8")))["scores"]
-                if any(set(row) != set(SCORE_COLUMNS) or row["run_id"] != run_id for row in found):
+                if any({*row, "slice"} != set(SCORE_COLUMNS) or row["run_id"] != run_id for row in found):
                     raise ValueError("its rows are no scores of this run")
                 rows += found
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,9 +151,17 @@ class Workspace:
         rows = [record["row"] for record in records]
         write_atomic(self.root / "runs.csv", to_csv(RUN_COLUMNS, rows))
         write_atomic(self.root / "curves.csv", to_csv(CURVE_COLUMNS, self._curve_rows(records)))
-        scores = [row for record in records for row in record["scores"] + self.scores(record["row"]["run_id"])]
+        scores = [row for record in records for row in self._score_rows(record)]
         write_atomic(self.root / "scores.csv", to_csv(SCORE_COLUMNS, scores))
         return len(rows)
+
+    def _score_rows(self, record: dict) -> Iterable[dict]:
+        """Of one run, each once: the groups of a set may have been scored beside it, or after others of its groups."""
+        found = {}
+        for row in record["scores"] + self.scores(record["row"]["run_id"]):
+            key = tuple(row.get(name, "") for name in ("task", "metric", "eval_set", "slice"))
+            found.setdefault(key, row)
+        return found.values()
 
     def _curve_rows(self, records: list[dict]) -> Iterable[dict]:
         for record in records:
@@ -175,11 +183,15 @@ class Workspace:
 
 
 def unscored(workspace: Workspace, run_id: str, sets: Iterable[NamedSet]) -> list[NamedSet]:
-    """The sets on which a run that finished has no scores; none for a run that diverged or has no record."""
+    """The sets on which a run that finished lacks scores, of the whole or of a group; none for a run that diverged or
+    has no record.
+    """
     folder = workspace.run(run_id) / SCORES
     missing = [s for s in sets if not (folder / s.file_name).exists()]
     record = workspace.record(run_id) if missing else None
-    return missing if record is not None and record["row"]["status"] == "done" else []
+    if record is None or record["row"]["status"] != "done":
+        return []
+    return [s for s in missing if not s.recorded(record["scores"])]
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping]) -> str:

@@ -1,5 +1,7 @@
 """The evaluation sets beside the headline: scored when a run is finished, or later from its final parameters.
 
+So is the headline once more, where its documents have groups that a run's record does not know.
+
 Each has a file of its own beside the run's record, which stays as it was written.
 """
 
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale import distributed
 from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
-from lmscale.evaluate import NamedSet, evaluate, score_rows
+from lmscale.evaluate import NamedSet, score_rows
 from lmscale.files import sealed, write_json
 from lmscale.plan import Run
 from lmscale.records import SCORES, unscored
@@ -28,20 +30,23 @@ def score(t: Training, run: Run, params: Any, sets: Iterable[NamedSet]) -> None:
     for each in sets:
         began = time.monotonic()
         with t.telemetry.clock.waiting():
-            result = evaluate(t.step.window_losses, params, each.windows, t.step.row_devices)
+            found = each.measure(t.step, params)
         t.ledger.evaluation += time.monotonic() - began
         if distributed.leads():
-            rows = score_rows(run.id, each.name, each.label, result)
+            rows = score_rows(run.id, each.name, each.label, found)
             write_json(folder / each.file_name, sealed({"scores": rows}))
-        t.telemetry.evaluated(run, each.name, result)
+        t.telemetry.evaluated(run, each.name, found)
 
 
 def score_finished(t: Training) -> int:
-    """Scores runs that were finished before a set was added; trains nothing. Returns how many runs it scored."""
+    """Scores runs that were finished before a set, or its groups, were added; trains nothing.
+
+    Returns how many runs it scored.
+    """
     count = 0
     for run in t.trajectory.runs:
-        names = distributed.decide(lambda run=run: [s.name for s in unscored(t.workspace, run.id, t.extra_sets)])
-        missing = [s for s in t.extra_sets if s.name in names]
+        names = distributed.decide(lambda run=run: [s.name for s in unscored(t.workspace, run.id, t.sets)])
+        missing = [s for s in t.sets if s.name in names]
         if not missing:
             continue
         like = {"params": t.step.abstract_state.params}

@@ -113,6 +113,11 @@ class Step:
             in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
             out_shardings=replicated,  # each process reads them all
         )
+        self.miss = jax.jit(
+            self._window_misses,
+            in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
+            out_shardings=replicated,
+        )
 
     @cached_property
     def rows(self) -> slice:
@@ -196,6 +201,16 @@ class Step:
         """Summed loss in nats of each window [B, S+1]; weights [B, S]. Every process gives, and gets, all of them."""
         places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
         return self.score(params, *places)
+
+    def _window_misses(self, params: Any, windows: Array, weights: Array) -> Float[Array, " B"]:
+        example = self.objective(windows, weights)
+        best = jnp.argmax(self.apply(params, example.inputs), axis=-1)
+        return jnp.sum((best != example.targets) * example.weights, axis=-1)
+
+    def window_misses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> Float[Array, " B"]:
+        """How many tokens of each window [B, S+1] are not the model's most probable ones; weights [B, S]."""
+        places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
+        return self.miss(params, *places)
 
     def put(self, windows: np.ndarray) -> Array:
         """Windows [k <= K, B, S+1], or of a stack [R, k <= K, B, S+1], on the mesh, padded to K.

@@ -83,7 +83,7 @@ def sweep(
     workspace.create()
     grid = [(t, run, workspace.record(run.id)) for t in assembly.plan for run in t.runs]
     pending = [(t, run) for t, run, record in grid if record is None]
-    late = [(t, run) for t, run, _ in grid if unscored(workspace, run.id, assembly.extra_sets)]
+    late = [(t, run) for t, run, _ in grid if unscored(workspace, run.id, assembly.sets)]
     before = [record["row"]["status"] for _, _, record in grid if record is not None]
     outcome = Outcome(skipped=before.count("done"), diverged=before.count("diverged"))
     write_plan(workspace, assembly.plan, goal.words if goal else None)
@@ -107,7 +107,7 @@ def sweep(
                     meter = Meter(display, workspace, outcome, {run.id: (t, run) for t, run in pending}, watch)
                     outcome.interrupted = _follow(partial(executor.run, told, count, processes), meter, begun)
     outcome.left = [run_words(t, run) for t, run in pending if workspace.record(run.id) is None]
-    outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.extra_sets)) for _, run, _ in grid)
+    outcome.unscored = sum(bool(unscored(workspace, run.id, assembly.sets)) for _, run, _ in grid)
     outcome.verdict = watch.close() if watch else None
     workspace.export()
     refresh(workspace)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmscale import accelerators, distributed
-from lmscale.evaluate import Evaluation
+from lmscale.evaluate import Score
 from lmscale.event_files import EventFile
 from lmscale.places import beside
 from lmscale.plan import Run, Trajectory
@@ -223,9 +223,9 @@ class Telemetry:
                 log.write(call.step, values, first=call.first)
         return speed
 
-    def evaluated(self, run: Run, name: str, result: Evaluation) -> None:
-        """Notes the loss of a finished run on an evaluation set."""
-        values = {f"loss_nats/{name}": result.loss_nats, f"bits_per_byte/{name}": result.bits_per_byte}
+    def evaluated(self, run: Run, name: str, scores: Sequence[Score]) -> None:
+        """Notes what a finished run is worth on the whole of an evaluation set."""
+        values = {f"{score.metric}/{name}": score.value for score in scores if not score.slice}
         for log in self._logs(run, "cooldown"):
             log.summarise(run.steps, values)
 

@@ -16,7 +16,7 @@ import numpy as np
 from lmscale import __version__, distributed
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import compiling, programs
-from lmscale.evaluate import Evaluation, evaluate, score_rows
+from lmscale.evaluate import Evaluation, evaluate, loss_scores, score_rows
 from lmscale.files import as_json, create, sealed
 from lmscale.lanes import (
     Lane,
@@ -286,7 +286,7 @@ def finish(lane: Lane) -> None:
     made = record(t, run, result)
     commit(t, run, made)
     lane.checkpoints.remove()
-    t.telemetry.evaluated(run, t.trajectory.text.headline, result)
+    t.telemetry.evaluated(run, t.trajectory.text.headline, loss_scores(result))
     score(t, run, params, t.extra_sets)
     t.telemetry.finished(run)
     t.done(run, made["row"])
@@ -359,7 +359,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
     }
     return {
         "row": row,
-        "scores": score_rows(run.id, text.headline, text.eval_set, result) if result else [],
+        "scores": score_rows(run.id, text.headline, text.eval_set, loss_scores(result)) if result else [],
         "telemetry": t.telemetry.record(t.step_seconds),
         "meshes": list(t.meshes),
         "steps": run.steps,

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -95,6 +96,16 @@ def parse(kind: Any, texts: list[str]) -> Any:
             raise ValueError
         return text == "true"
     return fit(kind, float(text) if kind in (int, float) else text)
+
+
+def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """A dataclass from what `dataclasses.asdict`, and JSON, made of it."""
+    made = dict(values)
+    for name, hint in hints_of(kind).items():
+        inner = _inner(hint) if get_origin(hint) in (typing.Union, types.UnionType) else hint
+        if dataclasses.is_dataclass(inner) and isinstance(made.get(name), dict):
+            made[name] = build(inner, made[name])
+    return kind(**made)
 
 
 def parts_of(kind: Any) -> type[Any] | None:

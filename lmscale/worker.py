@@ -87,7 +87,7 @@ def work(
     for stack in stacks:  # all, before anything is leased: one that cannot fit is refused at once
         if stack.program not in placements:
             placements[stack.program] = _placement(stack.members[0], study, memory, stack.width)
-    desk = Desk(workspace, stacks, sweep or uuid.uuid4().hex[:8], assembly.extra_sets, tell)
+    desk = Desk(workspace, stacks, sweep or uuid.uuid4().hex[:8], assembly.sets, tell)
     worker = Worker(
         assembly=assembly,
         workspace=workspace,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,7 @@ from lmscale.data import mixing
 from lmscale.data.heldout import HeldOut
 from lmscale.data.permutation import permute
 from lmscale.data.shards import Split
+from lmscale.data.slices import Slicing
 from lmscale.data.subset import Subset
 
 BLOCK_SAMPLES = 4096
@@ -132,6 +134,8 @@ class EvaluationSet:
     documents: NDArray[np.int32]  # [M]: the held-out document of each window, for clustered standard errors
     bytes_scored: int  # UTF-8 bytes of the targets that count
     digest: str  # SHA-256 of all the above: it enters the identity of a run
+    window_bytes: NDArray[np.float64]  # [M]: how they are shared out to the windows
+    slices: Mapping[str, Slicing] = field(default_factory=dict)  # groups of the windows, by field
 
     @property
     def tokens_scored(self) -> int:
@@ -159,22 +163,27 @@ def evaluation_set(*splits: Split, sequence: int, tokens: int) -> EvaluationSet:
     places = held_out.find(chosen)
     batch = np.zeros((len(chosen), sequence + 1), np.int32)
     weights = np.zeros((len(chosen), sequence), np.float32)
-    scored: dict[tuple[int, int], int] = {}  # targets other than end-of-sequence, by split and document
+    counts = np.zeros(len(chosen), np.int64)  # targets other than end-of-sequence
+    scored: dict[tuple[int, int], int] = {}  # the same by split and document
     for row, (number, document, begin, end, start) in enumerate(zip(*(x.tolist() for x in places), strict=True)):
         split = splits[number]
         targets = split.read(begin, end)
         batch[row, 0] = vocabulary.start_id if begin == start else split.read(begin - 1, begin)[0]
         batch[row, 1 : len(targets) + 1] = targets
         weights[row, : len(targets)] = 1
-        count = int(np.count_nonzero(targets != eos)) if eos is not None else len(targets)
-        scored[number, document] = scored.get((number, document), 0) + count
+        counts[row] = np.count_nonzero(targets != eos) if eos is not None else len(targets)
+        scored[number, document] = scored.get((number, document), 0) + int(counts[row])
+    bytes_per_token: dict[tuple[int, int], float] = {}
     bytes_scored = 0.0
     for (number, document), count in scored.items():
-        if count:
-            whole = splits[number].document(document)
-            content = int(np.count_nonzero(whole != eos)) if eos is not None else len(whole)
-            bytes_scored += int(splits[number].bytes[document]) * count / content
+        whole = splits[number].document(document)
+        content = int(np.count_nonzero(whole != eos)) if eos is not None else len(whole)
+        size = int(splits[number].bytes[document])
+        bytes_scored += size * count / content if count else 0.0
+        bytes_per_token[number, document] = size / content if count else 0.0
     documents = held_out.first_document[places.split] + places.document
+    whose = zip(places.split.tolist(), places.document.tolist(), strict=True)
+    window_bytes = counts * np.fromiter((bytes_per_token[each] for each in whose), np.float64, len(chosen))
     digest = hashlib.sha256(f"{batch.shape} {round(bytes_scored)}\n".encode())
     for values, dtype in ((batch, "<i4"), (weights, "<f4"), (documents, "<i4")):
         digest.update(np.ascontiguousarray(values, dtype).tobytes())
@@ -184,6 +193,7 @@ def evaluation_set(*splits: Split, sequence: int, tokens: int) -> EvaluationSet:
         documents=documents.astype(np.int32),
         bytes_scored=round(bytes_scored),
         digest=digest.hexdigest(),
+        window_bytes=window_bytes,
     )
 
 

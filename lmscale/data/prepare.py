@@ -36,6 +36,7 @@ from lmscale.data.prepared import (
 )
 from lmscale.data.shards import open_shards
 from lmscale.executors.cores import cores
+from lmscale.typed import build
 
 
 def ensure_prepared(corpus: Corpus, root: Path, *, echo: Echo, processes: int | None = None) -> tuple[Part, ...]:
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, help="that tokenise side by side (default: one a core)")
     given = parser.parse_args(arguments)
     try:
-        corpus = Corpus(**json.loads(given.corpus))
+        corpus = build(Corpus, json.loads(given.corpus))
         prepare(corpus, given.root, echo=lambda line: print(line, flush=True), processes=given.processes)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from lmscale.data import sources
+from lmscale.data import lexicon, sources
+from lmscale.data.clean.ledger import Ledger
 from lmscale.data.crew import work
 from lmscale.data.document import Document, Reading
 from lmscale.data.pieces import ENDING, is_whole
@@ -36,6 +37,7 @@ def prepare_own(place: Place, echo: Echo, processes: int) -> Path:
     if (earlier := earlier_vocabulary(place, digest)) is not None:
         echo(f"prepare {corpus.name}: the vocabulary is not that of {earlier}, so the text is prepared again")
     reading = Reading(on_bad=corpus.on_bad, total=survey.size)
+    ledger = Ledger()  # of cleaning
     progress = Progress(corpus.name, echo, lambda: reading.done / reading.total if reading.total else 0.0)
     with pieces_folder(place.folder, vocabularies) as pieces:
         kept = {path for path in pieces.glob(f"*{ENDING}") if is_whole(path)}
@@ -43,7 +45,7 @@ def prepare_own(place: Place, echo: Echo, processes: int) -> Path:
 
         def missing() -> Iterator[Chunk]:
             first = True
-            for chunk in chunks(_documents(place, reading), corpus.slices, pieces):
+            for chunk in chunks(_documents(place, reading, ledger, processes), corpus.slices, pieces):
                 order.append(chunk.path)
                 if chunk.path not in kept:
                     if first:
@@ -59,23 +61,31 @@ def prepare_own(place: Place, echo: Echo, processes: int) -> Path:
             echo(f"prepare {corpus.name}: {found} of {len(order)} pieces were there from an earlier preparation")
         for reason, count in reading.left_out.items():
             echo(f"prepare {corpus.name}: left out {count} x {reason}; {reading.examples.get(reason, 'empty')}")
+        if corpus.cleaning is not None:
+            for line in ledger.as_text().splitlines():
+                echo(line)
         if corpus.files and choice.integers is None:
             echo(f"prepare files: a text file longer than {CUT_BYTES} bytes is cut into documents at line ends")
-        return join(place, vocabularies, order, lambda dropped: _about(place, reading, dropped))
+        return join(place, vocabularies, order, lambda dropped: _about(place, reading, ledger, dropped))
 
 
 def changed(place: Place) -> InputError:
     return InputError(f"corpus: the text of {place.corpus.name!r} changed while it was prepared; run the command again")
 
 
-def _documents(place: Place, reading: Reading) -> Iterator[Document]:
-    for document in sources.documents(place.corpus, reading):
+def _documents(place: Place, reading: Reading, ledger: Ledger, processes: int) -> Iterator[Document]:
+    documents = sources.documents(place.corpus, reading)
+    if place.corpus.cleaning is not None:
+        from lmscale.data.clean.pipeline import clean
+
+        documents = clean(documents, place.corpus.cleaning, ledger, processes)
+    for document in documents:
         if place.source is not None and SOURCE in document.fields:
             document = replace(document, fields={**document.fields, SOURCE: place.source})
         yield document
 
 
-def _about(place: Place, reading: Reading, dropped: int) -> dict[str, Any]:
+def _about(place: Place, reading: Reading, ledger: Ledger, dropped: int) -> dict[str, Any]:
     corpus, survey, choice = place.corpus, place.survey, place.choice
     assert survey is not None
     assert choice is not None
@@ -87,6 +97,8 @@ def _about(place: Place, reading: Reading, dropped: int) -> dict[str, Any]:
         "corpus": corpus.name,
         "task": corpus.name,
         "heldout": corpus.heldout,
+        "entropy_nats": lexicon.entropy_nats(corpus.lexicon) if corpus.name == sources.LEXICON else None,
+        "cleaning": ledger.as_json() if corpus.cleaning is not None else None,
         "source": {
             "fingerprint": now,
             "module": None,

@@ -10,16 +10,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from lmscale.config import Corpus
+from lmscale.config import Cleaning, Corpus
 from lmscale.data import sources
 from lmscale.data.shards import FORMAT, MANIFEST, open_shards
 from lmscale.data.tokenizers import TokenizerChoice, choose_tokenizer
 from lmscale.files import write_atomic
+from lmscale.typed import check
 
 SOURCE = "source"  # the field of `Corpus.slices` that is a Mixture's Task
 
@@ -58,14 +59,38 @@ def own_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
     survey = sources.survey(corpus)
     kept = source if SOURCE in corpus.slices else None
     settings: list[Any] = [corpus.name, survey.fingerprint, digest, corpus.text_field, corpus.token_type, corpus.on_bad]
+    if corpus.cleaning is not None:
+        check(choice.integers is None, "corpus.cleaning", "given", "cleans text, but the files hold integers; drop it")
+        settings += cleaning_identity(corpus.cleaning)
     folder = root / _folder_name(corpus.name, [*settings, corpus.heldout, sorted(corpus.slices), kept])
     return Place(
         corpus=corpus, folder=folder, fingerprint=survey.fingerprint, source=source, survey=survey, choice=choice
     )
 
 
+def cleaning_identity(cleaning: Cleaning) -> list[Any]:
+    """All that changes what cleaning does: its settings, and the content of what they name.
+
+    Raises InputError for a list of words that cannot be read.
+    """
+    words, hook = cleaning.toxicity.words_file, cleaning.toxicity.hook
+    try:
+        listed = hashlib.sha256(Path(words).expanduser().read_bytes()).hexdigest() if words else None
+    except OSError as error:
+        raise InputError(
+            f"corpus.cleaning.toxicity.words_file: {words!r} cannot be read ({error.strerror}); name a text file"
+        ) from None
+    return [asdict(cleaning), listed, sources.module_fingerprint(hook.partition(":")[0]) if hook else None]
+
+
 def task_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
     """The place of a Task of the user's, `corpus.task`; its module is found, and not imported."""
+    check(
+        corpus.cleaning is None,
+        "corpus.cleaning",
+        "given",
+        f"is for lmscale's own sources; {corpus.task!r} cleans by its preprocessors",
+    )
     fingerprint = sources.module_fingerprint(corpus.module)
     kept = source if SOURCE in corpus.slices else None
     settings = [corpus.task, corpus.module, fingerprint, corpus.heldout, sorted(corpus.slices), kept]

@@ -146,6 +146,11 @@ class Shards:
         counts = self.manifest["splits"][split]
         return Split(self.folder, split, feature, self.vocabularies[feature], counts, self.slices)
 
+    @property
+    def entropy_nats(self) -> float | None:
+        """The entropy rate of the source in nats a token, of one that is made."""
+        return self.manifest.get("entropy_nats")
+
     @cached_property
     def train(self) -> Split:
         return self.split("train")

@@ -10,22 +10,24 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import hub, tfds_folder
+from lmscale.data import hub, lexicon, tfds_folder
 from lmscale.data.document import Document, Reading
 from lmscale.data.hub import hub_documents
+from lmscale.data.planting import plant
 from lmscale.data.python_source import list_package_source, list_python_source, python_documents
 from lmscale.data.text_files import json_documents, parquet_documents, text_documents
 from lmscale.data.token_files import token_documents
 
 __all__ = ["BUILT_IN", "Document", "Survey", "documents", "holds_integers", "is_own", "survey"]
 
-BUILT_IN = ("python_source", "package_source")
+LEXICON = "lexicon"  # of lmscale.data.lexicon
+BUILT_IN = ("python_source", "package_source", LEXICON)
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
 JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
 
@@ -78,6 +80,9 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
             bad and `corpus.on_bad` is not `skip`.
     """
     reading = reading or Reading(on_bad=corpus.on_bad)
+    if corpus.facts is not None:
+        base, passes = replace(corpus, facts=None), iter((Reading(on_bad=corpus.on_bad), reading))
+        return plant(lambda: documents(base, next(passes)), corpus.facts, corpus.heldout)
     if corpus.files:
         return _file_documents(corpus, reading)
     if corpus.task.startswith(hub.PREFIX):
@@ -86,6 +91,8 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
         from lmscale.data.tasks import tfds_documents  # TensorFlow reads these
 
         return tfds_documents(corpus, reading)
+    if corpus.task == LEXICON:
+        return lexicon.documents(corpus.lexicon, reading)
     return python_documents(_python_files(corpus)[0], corpus, reading)
 
 
@@ -94,6 +101,10 @@ def survey(corpus: Corpus) -> Survey:
 
     Raises InputError for one that is missing or unreadable, and for slices that the source does not have.
     """
+    if corpus.facts is not None:
+        found = survey(replace(corpus, facts=None))
+        told = f"{found.fingerprint} {asdict(corpus.facts)}"
+        return replace(found, fingerprint=hashlib.sha256(told.encode()).hexdigest())
     if corpus.files:
         fingerprint, size = _hash_files(_named(list_files(corpus.files)), "corpus.files")
         return Survey(fingerprint=fingerprint, size=size)
@@ -106,6 +117,9 @@ def survey(corpus: Corpus) -> Survey:
         files = [(path.relative_to(folder).as_posix(), path) for path in inside]
         fingerprint, size = _hash_files(files, "corpus.task")
         return Survey(fingerprint=fingerprint, size=0 if of_hub else size)
+    if corpus.task == LEXICON:
+        _check_slices(corpus, set(), "a text that is made")
+        return Survey(fingerprint=lexicon.fingerprint(corpus.lexicon), size=corpus.lexicon.tokens)
     _check_slices(corpus, {"source"}, "Python sources")
     files, left_out, packages = _python_files(corpus)
     fingerprint, size = _hash_files(files, "corpus.task")

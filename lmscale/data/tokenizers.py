@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
+from lmscale.data import lexicon
 from lmscale.data.shards import Vocabulary
 
 if TYPE_CHECKING:
@@ -157,21 +158,47 @@ class IntegerTokenizer:
         return np.frombuffer(b"".join(documents), "<u4"), lengths
 
 
+class LetterTokenizer:
+    """The letters of lmscale.data.lexicon: as few ids as it has letters, and the end of a document."""
+
+    text = True
+
+    def __init__(self, letters: int) -> None:
+        self.vocabulary = describe_vocabulary(
+            "lmscale.data.lexicon.LetterVocabulary",
+            size=lexicon.FIRST_LETTER + letters,
+            eos_id=lexicon.END,
+            unk_id=None,
+            extra_ids=0,
+            probe=lexicon.ALPHABET,
+        )
+
+    def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
+        return lexicon.tokens_of(documents)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizerChoice:
     """Which tokenizer reads a corpus: a value that goes to other processes."""
 
     integers: int | None = None  # ids of a corpus of integers
+    letters: int | None = None  # of a lexicon
     model: str | None = None  # a SentencePiece model; none: bytes
 
     def make(self) -> Tokenizer:
         if self.integers is not None:
             return IntegerTokenizer(self.integers)
+        if self.letters is not None:
+            return LetterTokenizer(self.letters)
         return ByteTokenizer() if self.model is None else SentencePieceTokenizer(self.model)
 
 
 def choose_tokenizer(corpus: Corpus, *, integers: bool) -> TokenizerChoice:
     """The tokenizer of one of lmscale's own sources. Raises InputError for settings that do not fit what it holds."""
+    if corpus.name == "lexicon":
+        if corpus.vocabulary is not None:
+            raise InputError(f"corpus.vocabulary: {corpus.vocabulary!r} reads other text; leave it out")
+        return TokenizerChoice(letters=corpus.lexicon.letters)
     if not integers:
         return TokenizerChoice(model=corpus.vocabulary)
     if corpus.vocabulary is not None:

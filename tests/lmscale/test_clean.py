@@ -18,6 +18,7 @@ from lmscale.data.clean.pipeline import clean
 from lmscale.data.clean.settings import STEPS, Cleaning, Contamination, Language, Near, Quality, Step, Toxicity
 from lmscale.data.sources import Document
 from lmscale.studies import fields, override
+from lmscale.typed import build
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"]
 
@@ -367,7 +368,7 @@ def test_a_field_that_may_be_none_is_given_by_its_parts():
 
 def test_settings_go_through_json():
     made = Cleaning(steps=("lines", "toxicity"), toxicity=Toxicity(words_file="w.txt", words_max=3))
-    assert Cleaning.from_fields(json.loads(json.dumps(dataclasses.asdict(made)))) == made
+    assert build(Cleaning, json.loads(json.dumps(dataclasses.asdict(made)))) == made
 
 
 def test_settings_need_no_library_and_steps_name_the_one_they_miss():

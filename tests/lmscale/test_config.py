@@ -22,11 +22,11 @@ def test_numbers_and_lists_become_what_is_annotated():
 
 def test_no_name_leads_out_of_its_folder(tmp_path):
     """10,000 names, of letters that shells, paths and terminals take for something else."""
-    randomly, taken, said = random.Random(0), 0, set()
+    randomly, taken, said, corpus = random.Random(0), 0, set(), Corpus()
     for _ in range(10_000):
         letters = randomly.choice(("ab0._-", "ab0._-/", "aZ.~/\\ \0\n\x1b[31m*?$`;|\u00e9\u6f22\u202e"))
         name = "".join(randomly.choices(letters, k=randomly.randrange(70)))
-        for make in (lambda name=name: study(name=name), lambda name=name: EvalSet(name=name, corpus=Corpus())):
+        for make in (lambda name=name: study(name=name), lambda name=name: EvalSet(name=name, corpus=corpus)):
             try:
                 made = make()
             except InputError as error:

@@ -6,11 +6,10 @@ arXiv:2107.06499); Brown et al. 2020 (GPT-3, arXiv:2005.14165); Soldaini et al. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
-from lmscale.typed import check, hints_of, normalise
+from lmscale.typed import check, normalise
 
 # In the order in which they are taken, whatever the order in which they are named
 Step = Literal[
@@ -205,12 +204,6 @@ class Cleaning:
         normalise(self, "corpus.cleaning.")
         check(bool(self.steps), "corpus.cleaning.steps", self.steps, f"must name at least one of {', '.join(STEPS)}")
         check(len(set(self.steps)) == len(self.steps), "corpus.cleaning.steps", self.steps, "must not name one twice")
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Of the dicts and lists that `dataclasses.asdict` and JSON make of one."""
-        kinds = hints_of(cls)
-        return cls(**{name: kinds[name](**v) if isinstance(v, Mapping) else v for name, v in fields.items()})
 
     @property
     def ordered(self) -> tuple[Step, ...]:

@@ -1,0 +1,97 @@
+"""The answers about parts of the text: loss by groups of documents, recall of planted facts."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.errors import InputError
+from lmscale.asked import find, fit_options, resamples, say, table_asked, write_json
+
+if TYPE_CHECKING:
+    from analysis.slices import SlicedFit
+
+
+def add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """Options of fit and plot about parts of the text."""
+    text = "loss by groups of documents, of scores.csv: a field such as source, or some groups: source=web,code"
+    parser.add_argument("--slice", metavar="FIELD", help=text)
+    text = "with --slice: the evaluation set (default: that of the runs' loss, or the only one)"
+    parser.add_argument("--task", metavar="NAME", help=text)
+    if name == "plot":
+        text = "draw recall of planted facts against how often they were repeated, for each size"
+        parser.add_argument("--recall", action="store_true", help=text)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InputError for options that do not go together."""
+    asked = [name for name in ("slice", "recall", "by", "profile") if getattr(args, name, None)]
+    if "slice" in asked and len(asked) > 1:
+        other = next(name for name in asked if name != "slice")
+        raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")
+    if args.task is not None and "slice" not in asked:
+        raise InputError(f"task: {args.task!r} chooses among evaluation sets of --slice; add --slice FIELD")
+
+
+def fit(args: argparse.Namespace) -> int:
+    from analysis.slice_text import slices_json, slices_text
+
+    result = _sliced(args)
+    say(args, slices_text(result))
+    if args.json:
+        write_json(args.json, slices_json(result))
+    return 0
+
+
+def plot(args: argparse.Namespace) -> int:
+    from analysis.plots import save
+    from analysis.slice_text import loss_by_group, slices_json
+
+    result = _sliced(args)
+    path = save(loss_by_group(result), _figures(args) / f"loss_by_{result.field}.png")
+    say(args, "\n".join([str(path), *(f"warning: {warning}" for warning in result.warnings)]))
+    if args.json:
+        write_json(args.json, {**slices_json(result), "figures": [str(path)]})
+    return 0
+
+
+def recall(args: argparse.Namespace) -> int:
+    from analysis.plots import save
+    from analysis.recall import read_recall, recall_figure, recall_text
+
+    result = read_recall(find(args.runs, args.out), table_asked(args))
+    path = save(recall_figure(result), _figures(args) / "recall.png")
+    say(args, f"{recall_text(result)}\n\n{path}")
+    if args.json:
+        cells = [asdict(cell) for cell in result.cells]
+        write_json(args.json, {"chance": result.chance, "cells": cells, "figures": [str(path)]})
+    return 0
+
+
+def _figures(args: argparse.Namespace) -> Path:
+    path = find(args.runs, args.out)
+    return args.figures or (path if path.is_dir() else path.parent) / "figures"
+
+
+def _sliced(args: argparse.Namespace) -> SlicedFit:
+    from analysis.scores import read_scores
+    from analysis.slices import fit_slices
+
+    field, equals, values = args.slice.partition("=")
+    names = values.split(",") if equals else None
+    if not field or (names is not None and not all(names)):
+        raise InputError(f"slice: {args.slice!r} is neither a field such as source nor groups such as source=web,code")
+    bootstrap, seed = resamples(args)
+    return fit_slices(
+        table_asked(args),
+        read_scores(find(args.runs, args.out)),
+        field,
+        values=names,
+        task=args.task,
+        law=args.law,
+        bootstrap=bootstrap,
+        seed=seed,
+        **fit_options(args),
+    )
