@@ -37,6 +37,7 @@ FRAMEWORK_FREE = [
     "studies",
     "assemble",
     "evaluate",
+    "prefetch",
     "cli",
     "commands",
     "answer",

@@ -181,6 +181,7 @@ def test_no_more_shards_are_mapped_than_may_be(folder, monkeypatch):
     monkeypatch.setattr(shards, "MAPPED_MOST", 2)
     data = loader(folder)
     split = data.parts[0][0]
+    assert isinstance(split, Split)
     held = split.read(0, 3)
     assert [data.windows(step).tolist() for step in range(10)] == expected
     assert len(split._mapped) == 2
