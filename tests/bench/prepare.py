@@ -112,7 +112,7 @@ def show(title: str, corpus: dict, folder: Path, processes: tuple[int, ...] = (1
         rate = f"{size / taken.processor_seconds:.1f} MB/s of a core"
         left_out = {name: n for name, n in manifests[0]["source"].get("left_out", {}).items() if n}
         print(
-            f"{title}, {count} process{'es' if count > 1 else ''}: {size:.0f} MB of text in {taken.seconds:.1f} s, {rate}, "
+            f"{title}, {count} process{'es' if count > 1 else ''}: {size:.0f} MB in {taken.seconds:.1f} s, {rate}, "
             f"memory {taken.megabytes:.0f} MB, digest {digests[-1][0][:16]}"
             + (f", left out {left_out}" if left_out else ""),
             flush=True,
