@@ -2,10 +2,11 @@
 
     python tests/bench/prepare.py [--megabytes 2000] [--folder DIR]
 
-Makes a text of JSON lines in a temporary folder, and SentencePiece models for it. Every preparation is the command that
-lmscale itself starts. Those of one process are held on one core, so that their MB/s are those of a core: of the whole
-command, from the first look at the file to the last byte of the shards. `memory` is the largest resident size that any
-of its processes had at once. Asked are 20 MB/s for bytes and 3 MB/s for SentencePiece, and less than 1 GB.
+Makes a text of JSON lines in a temporary folder, and SentencePiece models for it, which read its first tenth. Every
+preparation is the command that lmscale itself starts, and is counted whole, from the first look at the file to the last
+byte of the shards. `MB/s of a core` are MB of text by second of processor time, of all its processes together; with one
+process that is nearly what the clock says, unless others use the machine. `memory` is the largest resident size that
+any of its processes had. Asked are 20 MB/s of a core for bytes and 3 for SentencePiece, and less than 1 GB.
 """
 
 import argparse
@@ -18,9 +19,10 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-SENTENCEPIECE_MEGABYTES = 200  # of text through a Task of the user's, which costs more
+SHARE = 10  # of the text that is read with SentencePiece: one part in so many
 TASK = """
 import json, seqio, tensorflow as tf
 def rows():
@@ -44,19 +46,19 @@ def main() -> int:
         folder = Path(name)
         text, small = folder / "text.jsonl", folder / "small.jsonl"
         make_text(text, given.megabytes * 1_000_000)
-        make_text(small, min(SENTENCEPIECE_MEGABYTES, given.megabytes) * 1_000_000)
+        make_text(small, given.megabytes * 1_000_000 // SHARE)
         models = {kind: train(folder, small, kind) for kind in ("bpe", "unigram")}
         (folder / "my_task.py").write_text(TASK.format(text=str(small), model=models["bpe"]))
         print(f"text: {text.stat().st_size / 1e6:.0f} MB of JSON lines, {os.cpu_count()} cores", flush=True)
-        show("bytes", {"files": [str(text)]}, folder, text)
+        show("bytes", {"files": [str(text)]}, folder)
         for kind, model in models.items():
-            show(f"SentencePiece {kind}", {"files": [str(text)], "vocabulary": model}, folder, text)
+            show(f"SentencePiece {kind}", {"files": [str(small)], "vocabulary": model}, folder)
         mine = {"task": "mine", "module": "my_task"}
-        show("a seqio Task, SentencePiece bpe", mine, folder, small, processes=(1,))
+        show("a seqio Task, SentencePiece bpe", mine, folder, processes=(1,))
         for ending in ("jsonl", "txt"):
             long_line(folder / f"long.{ending}", text)
             skipping = {"files": [str(folder / f"long.{ending}")], "on_bad": "skip"}
-            show(f"a line of 1 GB in .{ending}, skipped", skipping, folder, folder / f"long.{ending}", processes=(1,))
+            show(f"a line of 1 GB in .{ending}, skipped", skipping, folder, processes=(1,))
     return 0
 
 
@@ -98,20 +100,21 @@ def long_line(path: Path, text: Path) -> None:
         out.writelines(lines[len(lines) // 2 :])
 
 
-def show(title: str, corpus: dict, folder: Path, text: Path, processes: tuple[int, ...] = (1, 4)) -> None:
+def show(title: str, corpus: dict, folder: Path, processes: tuple[int, ...] = (1, 4)) -> None:
     digests = []
     for count in processes:
         out = folder / "out"
-        seconds, megabytes = prepare(corpus, out, count, folder)
+        taken = prepare(corpus, out, count, folder)
         manifests = [json.loads(path.read_text()) for path in out.glob("*/manifest.json")]
         assert len(manifests) == 1, manifests
         digests.append((manifests[0]["digest"], sorted(e["sha256"] for e in manifests[0]["files"].values())))
         size = sum(split["features"]["targets"]["bytes"] for split in manifests[0]["splits"].values()) / 1e6
-        rate = f"{size / seconds:.1f} MB/s" + (" of one core" if count == 1 else "")
+        rate = f"{size / taken.processor_seconds:.1f} MB/s of a core"
         left_out = {name: n for name, n in manifests[0]["source"].get("left_out", {}).items() if n}
         print(
-            f"{title}, {count} process{'es' if count > 1 else ''}: {size:.0f} MB of text in {seconds:.1f} s, {rate}, "
-            f"memory {megabytes:.0f} MB, digest {digests[-1][0][:16]}" + (f", left out {left_out}" if left_out else ""),
+            f"{title}, {count} process{'es' if count > 1 else ''}: {size:.0f} MB in {taken.seconds:.1f} s, {rate}, "
+            f"memory {taken.megabytes:.0f} MB, digest {digests[-1][0][:16]}"
+            + (f", left out {left_out}" if left_out else ""),
             flush=True,
         )
         shutil.rmtree(out)
@@ -120,11 +123,19 @@ def show(title: str, corpus: dict, folder: Path, text: Path, processes: tuple[in
         print(f"{title}: {same} files from {' and '.join(map(str, processes))} processes", flush=True)
 
 
-def prepare(corpus: dict, out: Path, processes: int, folder: Path) -> tuple[float, float]:
-    """Seconds, and the megabytes that the largest process had in memory. Raises CalledProcessError."""
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """By a command: seconds of the clock, of processors, and the megabytes that its largest process had in memory."""
+
+    seconds: float
+    processor_seconds: float
+    megabytes: float
+
+
+def prepare(corpus: dict, out: Path, processes: int, folder: Path) -> Taken:
+    """Raises CalledProcessError."""
     command = [sys.executable, "-P", "-m", "lmscale.data.prepare", json.dumps(corpus), str(out)]
     command += ["--processes", str(processes)]
-    first = min(os.sched_getaffinity(0))
     paths = [str(Path(__file__).resolve().parents[2]), str(folder)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -137,15 +148,16 @@ def prepare(corpus: dict, out: Path, processes: int, folder: Path) -> tuple[floa
         env=environment,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=(lambda: os.sched_setaffinity(0, {first})) if processes == 1 else None,
     ) as child:
         largest = Largest(child.pid)
-        child.wait()
+        _, status, usage = os.wait4(child.pid, 0)  # with that of the processes that it waited for
+        child.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began
         largest.stop()
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command)
-    return seconds, largest.megabytes
+    processor_seconds = usage.ru_utime + usage.ru_stime
+    return Taken(seconds=seconds, processor_seconds=processor_seconds, megabytes=largest.megabytes)
 
 
 class Largest(threading.Thread):

@@ -66,7 +66,7 @@ seqio.TaskRegistry.add("failing", source(numbers), {"targets": integers}, prepro
 """
 
 TFDS = """
-import tensorflow_datasets as tfds
+import numpy as np, tensorflow_datasets as tfds
 
 class Letters(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.2.0")
@@ -74,7 +74,7 @@ class Letters(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         text = tfds.features.Text()
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict({"body": text, "language": text, "year": "int32"}))
+            builder=self, features=tfds.features.FeaturesDict({"body": text, "language": text, "year": np.int32}))
 
     def _split_generators(self, manager):
         return {"train": self._generate_examples(), "test": self._generate_examples()}
