@@ -49,8 +49,8 @@ test: setup
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Ratios against named peers on the same work in one run: the fit (one thread each, for these matrices are small), and
-# training; then what planning 10,000 runs takes, and cleaning text. NANOGPT=path and NANODO=path are checkouts of those peers; PyTorch is
-# installed for the occasion.
+# training; then what planning 10,000 runs takes, and cleaning text. NANOGPT=path and NANODO=path are checkouts of those
+# peers; PyTorch is installed for the occasion.
 bench: setup
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/fit.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[train,bench]'

@@ -7,7 +7,6 @@ punctuation), or 50 bytes as they are. Grams of more than 10 training documents 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -24,7 +23,7 @@ BLOCK_BYTES = 1 << 22  # of training text searched at a time
 EXAMPLES = 3  # shown of each set
 EXCERPT = 200  # characters of a gram that is shown
 PUNCTUATION = re.compile(r"[^\w\s]+")
-ASCII_PUNCTUATION = string.punctuation.replace("_", "").encode()  # what PUNCTUATION is in ASCII
+ASCII_PUNCTUATION = bytes(code for code in range(128) if PUNCTUATION.match(chr(code)))
 # Lower case, and a space for what is white to text and not to bytes
 ASCII_LOWER = bytes(range(256)).lower().translate(bytes.maketrans(b"\x1c\x1d\x1e\x1f", b"    "))
 
