@@ -19,7 +19,7 @@ from lmscale.data.clean.grams import GramIndex
 from lmscale.data.clean.settings import Contamination
 from lmscale.data.sources import Document
 
-BLOCK_BYTES = 1 << 22  # of training text searched at a time
+BLOCK_BYTES = 1 << 20  # of training text searched at a time: arrays of 8 bytes for each fit caches
 EXAMPLES = 3  # shown of each set
 EXCERPT = 200  # characters of a gram that is shown
 PUNCTUATION = re.compile(r"[^\w\s]+")
@@ -102,7 +102,7 @@ def find_overlap(
     """Reads the sets into memory (their text, and some 50 bytes a gram), and training documents through once.
 
     Every shared gram is found and compared with the text itself, so that none is reported that is not there. Memory for
-    training text: a block of 4 MB, and 16 bytes for each of the first `common_documents` documents with a gram.
+    training text: a block of 1 MB, and 16 bytes for each of the first `common_documents` documents with a gram.
     """
     reader = _Reader(settings.unit)
     names, owners, texts = [], [], []

@@ -47,7 +47,7 @@ class GramIndex:
             new[1:] = ordered[1:] != ordered[:-1]
             group = np.cumsum(new) - 1
             examples = places[new]
-            if self._same(self._symbols, places, examples[group]).all():
+            if self._same(self._symbols, places[~new], examples[group[~new]]).all():  # equal hashes, equal grams
                 break
         else:
             raise ValueError("different grams have equal hashes under every base")  # some 2^-64 a pair, for each base
