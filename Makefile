@@ -49,9 +49,8 @@ test: setup
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Ratios against named peers on the same work in one run: the fit (one thread each, for these matrices are small), and
-# training; then what planning 10,000 runs takes, drawing batches, cleaning and preparing text. NANOGPT=path and
-# NANODO=path are checkouts of those peers; PyTorch is
-# installed for the occasion.
+# training; then what planning 10,000 runs takes, preparing text, cleaning it and drawing batches. NANOGPT=path and
+# NANODO=path are checkouts of those peers; PyTorch is installed for the occasion.
 bench: setup
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/fit.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[train,bench]'
@@ -60,6 +59,7 @@ bench: setup
 	$(VENV)/bin/python tests/bench/engine.py
 	$(VENV)/bin/python tests/bench/replicas.py
 	$(VENV)/bin/python tests/bench/plan.py
+	$(VENV)/bin/python tests/bench/prepare.py
 	$(VENV)/bin/python tests/bench/clean.py
 	$(VENV)/bin/python tests/bench/loader.py
 
@@ -68,6 +68,7 @@ bench: setup
 soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sweep.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/slices.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -10,9 +10,9 @@ measured beside rensa on the same sets of shingles.
 import argparse
 import importlib.util
 import random
-import resource
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,6 +41,7 @@ def main() -> int:
     near_duplicates(documents, sets, pairs)
     minhash_libraries(sets)
     speeds(documents[: max(200, count // 10)])
+    memory(documents[: max(200, count // 10)])
     contamination(rng, vocabulary, documents)
     return 0
 
@@ -89,14 +90,13 @@ def similarity(first: frozenset[int], second: frozenset[int]) -> float:
 def near_duplicates(documents: list[str], sets: list[frozenset[int]], pairs: list[tuple[int, int]]) -> None:
     cleaning = Cleaning(steps=("near",))
     fingerprint, duplicates = Fingerprinter(cleaning), Duplicates(cleaning)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    began = time.process_time()
     found = {
         number
         for number, text in enumerate(documents)
         if duplicates.judge("near", text, fingerprint(text)).text is None
     }
     seconds = time.process_time() - began
-    held = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (len(documents) - len(found))
     duplicates.close()
     similar = {copy: similarity(sets[source], sets[copy]) for source, copy in pairs}
     for low, high in ((0.8, 1.01), (0.8, 0.82), (0.82, 0.85), (0.85, 0.9), (0.9, 1.01)):
@@ -106,7 +106,21 @@ def near_duplicates(documents: list[str], sets: list[frozenset[int]], pairs: lis
     true = {copy for copy, value in similar.items() if value >= 0.8}
     print(f"near: precision {len(found & true) / max(1, len(found)):.2%} of {len(found)} dropped")
     rate = sum(map(len, documents)) / 1e6 / seconds
-    print(f"near: {rate:.1f} MB/s in all, {held:.0f} bytes of memory a kept document", flush=True)
+    print(f"near: {rate:.1f} MB/s in all", flush=True)
+
+
+def memory(documents: list[str]) -> None:
+    """What the steps that see all documents hold of each that is kept."""
+    for step in ORDERED:
+        cleaning = Cleaning(steps=(step,))
+        fingerprint, duplicates = Fingerprinter(cleaning), Duplicates(cleaning)
+        made = [(text, fingerprint(text)) for text in documents]
+        tracemalloc.start()
+        kept = sum(duplicates.judge(step, text, each).text is not None for text, each in made)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        duplicates.close()
+        print(f"{step}: {held / kept:.0f} bytes of memory a kept document", flush=True)
 
 
 def minhash_libraries(sets: list[frozenset[int]]) -> None:
@@ -162,14 +176,18 @@ def contamination(rng: random.Random, vocabulary: list[str], documents: list[str
             training[host] += f"\n{span}\n{training[host][:40]}"
             planted[f"e{item}"] = host
         began = time.process_time()
+        find_overlap([], {"set": named("e", evaluation)}, Contamination(unit=unit))
+        indexed = time.process_time()
         found = find_overlap(named("t", training), {"set": named("e", evaluation)}, Contamination(unit=unit))
-        rate = found.training_bytes / 1e6 / (time.process_time() - began)
+        rate = found.training_bytes / 1e6 / (time.process_time() - indexed - (indexed - began))
+        size = sum(map(len, evaluation)) / 1e6
         flagged, hosts = set(found.sets["set"].contaminated), set(planted.values())
         print(
             f"contamination by {found.settings.gram} {unit}: {len(flagged & set(planted)) / len(planted):.1%} of "
             f"{len(planted)} planted found, {len(flagged - set(planted))} others flagged; "
             f"{len(hosts & set(found.training.tolist())) / len(hosts):.1%} of {len(hosts)} training documents, "
-            f"{len(set(found.training.tolist()) - hosts)} others; {rate:.1f} MB/s",
+            f"{len(set(found.training.tolist()) - hosts)} others; {rate:.1f} MB/s, "
+            f"after an index of {size:.1f} MB at {size / (indexed - began):.1f} MB/s",
             flush=True,
         )
 

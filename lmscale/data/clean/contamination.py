@@ -7,7 +7,6 @@ punctuation), or 50 bytes as they are. Grams of more than 10 training documents 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -20,11 +19,11 @@ from lmscale.data.clean.grams import GramIndex
 from lmscale.data.clean.settings import Contamination
 from lmscale.data.sources import Document
 
-BLOCK_BYTES = 1 << 22  # of training text searched at a time
+BLOCK_BYTES = 1 << 20  # of training text searched at a time: arrays of 8 bytes for each fit caches
 EXAMPLES = 3  # shown of each set
 EXCERPT = 200  # characters of a gram that is shown
 PUNCTUATION = re.compile(r"[^\w\s]+")
-ASCII_PUNCTUATION = string.punctuation.replace("_", "").encode()  # what PUNCTUATION is in ASCII
+ASCII_PUNCTUATION = bytes(code for code in range(128) if PUNCTUATION.match(chr(code)))
 # Lower case, and a space for what is white to text and not to bytes
 ASCII_LOWER = bytes(range(256)).lower().translate(bytes.maketrans(b"\x1c\x1d\x1e\x1f", b"    "))
 
@@ -103,7 +102,7 @@ def find_overlap(
     """Reads the sets into memory (their text, and some 50 bytes a gram), and training documents through once.
 
     Every shared gram is found and compared with the text itself, so that none is reported that is not there. Memory for
-    training text: a block of 4 MB, and 16 bytes for each of the first `common_documents` documents with a gram.
+    training text: a block of 1 MB, and 16 bytes for each of the first `common_documents` documents with a gram.
     """
     reader = _Reader(settings.unit)
     names, owners, texts = [], [], []

@@ -47,16 +47,15 @@ class GramIndex:
             new[1:] = ordered[1:] != ordered[:-1]
             group = np.cumsum(new) - 1
             examples = places[new]
-            if self._same(self._symbols, places, examples[group]).all():
+            if self._same(self._symbols, places[~new], examples[group[~new]]).all():  # equal hashes, equal grams
                 break
         else:
             raise ValueError("different grams have equal hashes under every base")  # some 2^-64 a pair, for each base
         self._base, self._hashes, self._examples = base, ordered[new], examples
-        # (gram, document) pairs in which it occurs, each once
-        pairs = (
-            np.unique(np.stack([group, owners[places]], axis=1), axis=0) if len(places) else np.zeros((0, 2), np.int64)
-        )
-        self.gram_of_pair, self.document_of_pair = pairs[:, 0], pairs[:, 1]
+        # (gram, document) pairs in which it occurs, each once: the sort was stable, so equal ones follow each other
+        holders = owners[places]
+        new[1:] |= holders[1:] != holders[:-1]
+        self.gram_of_pair, self.document_of_pair = group[new], holders[new]
         bits = min(FILTER_BITS_MAX, max(FILTER_BITS_MIN, (16 * len(self._hashes)).bit_length()))
         self._shift = np.uint64(64 - bits)
         self._filter = np.zeros(1 << bits, bool)
