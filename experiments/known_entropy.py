@@ -17,7 +17,9 @@ STUDY = Study(
     flops_max=1.1e13,  # leaves out the longest run of the two largest sizes
     corpus=Corpus(
         task="lexicon",
-        lexicon=Lexicon(exponent=2.0, shift=10.0, letters=64, letters_per_word=15, document_words=32, tokens=17_600_000),
+        lexicon=Lexicon(
+            exponent=2.0, shift=10.0, letters=64, letters_per_word=15, document_words=32, tokens=17_600_000
+        ),
         heldout=0.04,
     ),
     recipe=Recipe(

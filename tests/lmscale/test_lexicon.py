@@ -101,7 +101,7 @@ def prepared(corpus: Corpus, folder: Path) -> Shards:
 
 
 def test_it_keeps_no_fields_and_reads_no_other_vocabulary(tmp_path):
-    for changes, line in (({"slices": ("source",)}, "corpus.slices: 'source'"), ({"vocabulary": "a.model"}, "corpus.v")):
+    for changes, line in (({"slices": ("source",)}, "corpus.slices"), ({"vocabulary": "a.model"}, "corpus.vocabulary")):
         with pytest.raises(InputError, match=line):
             ensure_prepared(Corpus(task="lexicon", lexicon=SMALL, **changes), tmp_path, echo=print)
 
