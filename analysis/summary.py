@@ -77,10 +77,23 @@ def fit_text(fit: Fit, profiles: "Mapping[str, LikelihoodProfile] | None" = None
         f"objective  {fit.objective:.10g} ({fit.loss.description}), gradient {fit.gradient_norm:.1g}, "
         f"condition {fit.condition:.2g}, {fit.agreement:.0%} of {fit.starts} starts agree",
         f"intervals  {fit.bootstrap} resamples, {fit.resampling}",
+        *_entropy_lines(fit),
         *warning_lines(fit.warnings),
         *honesty_lines(fit),
     ]
     return "\n".join(lines)
+
+
+def _entropy_lines(fit: Fit) -> list[str]:
+    """What L0 should be, of a source whose entropy rate is known."""
+    entropy, ends = fit.table.entropy_nats, fit.intervals.get("L0")
+    if entropy is None:
+        return []
+    line = f"source  has {entropy:.4f} nats a token, the least that any model can lose"
+    if ends:
+        held = "holds" if ends[0] <= entropy <= ends[1] else "MISSES"
+        line += f": L0's interval, {ends[1] - ends[0]:.2g} wide, {held} it"
+    return [line]
 
 
 def _profile(found: "LikelihoodProfile | None") -> str:

@@ -77,6 +77,14 @@ class Table:
         return None if np.isnan(values).all() else values
 
     @property
+    def entropy_nats(self) -> float | None:
+        """The entropy rate of the source in nats a token, where the column of this name knows it: what L0 should be."""
+        values = self.frame.get("entropy_nats")
+        if values is None or values.dtype != np.float64 or values.nunique(dropna=False) != 1:
+            return None
+        return float(values.iloc[0]) if np.isfinite(values.iloc[0]) else None
+
+    @property
     def flops_6nd(self) -> Array:
         return flops_6nd(self.params, self.tokens)
 

@@ -237,6 +237,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "at_bounds": list(fit.at_bounds),
         "residual_median_relative": fit.residual_median,
         "seed": fit.seed,
+        "entropy_nats": fit.table.entropy_nats,
         **_common(fit),
     }
 

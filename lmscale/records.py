@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RUN_COLUMNS = (
     "run_id", "study", "trajectory", "family", "objective", "corpus", "tokenizer", "eval_set", "vocab",
     "params", "params_embedding", "tokens", "unique_tokens", "epochs", "trained_bytes",
-    "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte",
+    "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte", "entropy_nats",
     "width", "depth", "heads", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens", "recipe",
     "seed", "status", "interventions", "mesh", "device", "step_seconds",
 )

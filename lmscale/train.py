@@ -341,6 +341,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "loss_nats": result.loss_nats if result else None,
         "loss_stderr": result.loss_stderr if result else None,
         "bits_per_byte": result.bits_per_byte if result else None,
+        "entropy_nats": text.entropy_nats,
         "width": shape.width,
         "depth": shape.depth,
         "heads": shape.heads,

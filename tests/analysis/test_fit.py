@@ -10,6 +10,7 @@ from scipy.optimize import least_squares, minimize
 from analysis import InputError, fit, from_frame, read
 from analysis.form import Runs
 from analysis.solve import Loss, minimise
+from analysis.summary import fit_text
 from analysis.sums import ChinchillaForm
 
 
@@ -267,3 +268,14 @@ def test_datablations_below_the_published_local_optimum(reference):
 def test_a_collinear_public_study_is_refused(reference):
     with pytest.raises(InputError, match="D = 20 N"):
         fit(read(reference / "collinear_d20n.csv"))
+
+
+def test_l0_is_held_against_the_entropy_of_a_source_that_is_known(branched_frame, planted):
+    frame = branched_frame()
+    for entropy, word in ((planted.L0, "holds it"), (planted.L0 + 1, "MISSES it"), (np.nan, None)):
+        fitted = fit(from_frame(frame.assign(entropy_nats=entropy)), bootstrap=200)
+        assert fitted.table.entropy_nats == (None if word is None else entropy)
+        said = [line for line in fit_text(fitted).splitlines() if line.startswith("source  ")]
+        assert [line.endswith(word or "") for line in said] == [True] * (word is not None)
+    mixed = frame.assign(entropy_nats=np.arange(len(frame)))
+    assert from_frame(mixed).entropy_nats is None
