@@ -14,7 +14,7 @@ import random
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -176,11 +176,15 @@ def contamination(rng: random.Random, vocabulary: list[str], documents: list[str
             host = rng.randrange(len(training))
             training[host] += f"\n{span}\n{training[host][:40]}"
             planted[f"e{item}"] = host
+        read: list[float] = []
+
+        def stream(texts: list[str] = training, read: list[float] = read) -> Iterator[Document]:
+            read.append(time.process_time())  # the index is made
+            yield from named("t", texts)
+
         began = time.process_time()
-        find_overlap([], {"set": named("e", evaluation)}, Contamination(unit=unit))
-        indexed = time.process_time()
-        found = find_overlap(named("t", training), {"set": named("e", evaluation)}, Contamination(unit=unit))
-        rate = found.training_bytes / 1e6 / (time.process_time() - indexed - (indexed - began))
+        found = find_overlap(stream(), {"set": named("e", evaluation)}, Contamination(unit=unit))
+        rate = found.training_bytes / 1e6 / (time.process_time() - read[0])
         size = sum(map(len, evaluation)) / 1e6
         flagged, hosts = set(found.sets["set"].contaminated), set(planted.values())
         print(
@@ -188,7 +192,7 @@ def contamination(rng: random.Random, vocabulary: list[str], documents: list[str
             f"{len(planted)} planted found, {len(flagged - set(planted))} others flagged; "
             f"{len(hosts & set(found.training.tolist())) / len(hosts):.1%} of {len(hosts)} training documents, "
             f"{len(set(found.training.tolist()) - hosts)} others; {rate:.1f} MB/s, "
-            f"after an index of {size:.1f} MB at {size / (indexed - began):.1f} MB/s",
+            f"after an index of {size:.1f} MB at {size / (read[0] - began):.1f} MB/s",
             flush=True,
         )
 
