@@ -207,7 +207,7 @@ def contamination(args: argparse.Namespace) -> int:
         overlap = find_overlap(training, sets, settings)
         found[settings.unit] = overlap.as_json()
         rate = overlap.training_bytes / 1e6 / (time.monotonic() - began)
-        say(args, f"{overlap.as_text()}\n  {overlap.training_bytes / 1e6:.1f} MB of training text, {rate:.0f} MB/s")
+        say(args, f"{overlap.as_text()}\n  {overlap.training_bytes / 1e6:.1f} MB of training text, {rate:.1f} MB/s")
     if args.json:
         write_json(args.json, found)
     return 0

@@ -61,7 +61,7 @@ class Fingerprinter:
 class Duplicates:
     """Memory a kept document: a digest of 16 bytes, what NearDuplicates holds, and 8 bytes a sentence for spans.
 
-    Python's sets make some 100 bytes of the 16, and 70 of the 8 (tests/bench/clean.py measures all three).
+    Python's sets make some 90 bytes of the 16, and 80 of the 8 (tests/bench/clean.py measures all three).
     """
 
     def __init__(self, cleaning: Cleaning) -> None:

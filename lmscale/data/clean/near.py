@@ -67,7 +67,7 @@ class Shingler:
 class NearDuplicates:
     """Documents kept so far, to which each next one is compared.
 
-    Memory: the keys of the bands, measured at 1.8 kB a kept document (tests/bench/clean.py). Shingles, 4 bytes each,
+    Memory: the keys of the bands, measured at 1.4 kB a kept document (tests/bench/clean.py). Shingles, 4 bytes each,
     lie in an unnamed temporary file, and those of candidates are read back.
     """
 
