@@ -192,8 +192,10 @@ def _before_tokens(task: seqio.Task) -> seqio.Task | None:
 
 
 def _tokenised(dataset: tf.data.Dataset, features: Mapping[str, seqio.utils.Feature]) -> Iterator[Example]:
-    scalars = [name for name, spec in dataset.element_spec.items() if spec.shape.rank == 0]
+    spec: Any = dataset.element_spec
+    scalars = [name for name, each in spec.items() if each.shape.rank == 0]
     dataset = dataset.map(lambda example: {name: example[name] for name in scalars}).batch(BATCH_TEXTS).prefetch(2)
+    batch: Any
     for batch in dataset.as_numpy_iterator():
         texts = {name: batch[name].tolist() for name in sorted(features)}
         tokens = {name: _split(*_encode(features[name], texts[name])) for name in texts}
@@ -207,7 +209,7 @@ def _tokenised(dataset: tf.data.Dataset, features: Mapping[str, seqio.utils.Feat
 
 
 def _encode(feature: seqio.utils.Feature, texts: list[bytes]) -> tuple[NDArray, NDArray]:
-    vocabulary = feature.vocabulary
+    vocabulary: Any = feature.vocabulary
     eos_id = vocabulary.eos_id if feature.add_eos else None
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return byte_tokens(texts, eos_id)
