@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast, get_args
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
@@ -36,6 +37,7 @@ from lmscale.data.prepared import (
 )
 from lmscale.data.shards import open_shards
 from lmscale.executors.cores import cores
+from lmscale.typed import hints_of
 
 
 def ensure_prepared(corpus: Corpus, root: Path, *, echo: Echo, processes: int | None = None) -> tuple[Part, ...]:
@@ -179,6 +181,16 @@ def _run_child(corpus: Corpus, root: Path, processes: int | None, echo: Echo) ->
         raise ChildProcessError(f"preparing {corpus.name!r} ended with status {status}: {last}")
 
 
+def _rebuilt(kind: type, values: dict[str, Any]) -> Any:
+    """A configuration from what `asdict` made of it, its parts too."""
+    made = {}
+    for name, value in values.items():
+        hint = hints_of(kind).get(name)
+        parts = [part for part in (hint, *get_args(hint)) if is_dataclass(part) and isinstance(value, dict)]
+        made[name] = _rebuilt(cast(type, parts[0]), value) if parts else value
+    return kind(**made)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prepares the corpus given as JSON. Exit status 2 and one line on standard error for an InputError."""
     parser = argparse.ArgumentParser(prog="python -m lmscale.data.prepare", description=main.__doc__)
@@ -187,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, help="that tokenise side by side (default: one a core)")
     given = parser.parse_args(arguments)
     try:
-        corpus = Corpus(**json.loads(given.corpus))
+        corpus = _rebuilt(Corpus, json.loads(given.corpus))
         prepare(corpus, given.root, echo=lambda line: print(line, flush=True), processes=given.processes)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from lmscale.data.shards import FORMAT, MANIFEST, open_shards
 from lmscale.data.tokenizers import TokenizerChoice, choose_tokenizer
 from lmscale.files import write_atomic
 
+# Settings that do not change a token, or for which their content stands
+WITHOUT_TOKENS = frozenset({"task", "files", "packages", "data_dir", "module", "vocabulary", "allow_repeats"})
 SOURCE = "source"  # the field of `Corpus.slices` that is a Mixture's Task
 
 
@@ -56,9 +58,7 @@ def own_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
     choice = choose_tokenizer(corpus, integers=sources.holds_integers(corpus))
     digest = choice.make().vocabulary.digest
     survey = sources.survey(corpus)
-    kept = source if SOURCE in corpus.slices else None
-    settings: list[Any] = [corpus.name, survey.fingerprint, digest, corpus.text_field, corpus.token_type, corpus.on_bad]
-    folder = root / _folder_name(corpus.name, [*settings, corpus.heldout, sorted(corpus.slices), kept])
+    folder = root / _folder_name(corpus, corpus.name, [survey.fingerprint, digest], source)
     return Place(
         corpus=corpus, folder=folder, fingerprint=survey.fingerprint, source=source, survey=survey, choice=choice
     )
@@ -67,11 +67,8 @@ def own_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
 def task_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
     """The place of a Task of the user's, `corpus.task`; its module is found, and not imported."""
     fingerprint = sources.module_fingerprint(corpus.module)
-    kept = source if SOURCE in corpus.slices else None
-    settings = [corpus.task, corpus.module, fingerprint, corpus.heldout, sorted(corpus.slices), kept]
-    return Place(
-        corpus=corpus, folder=root / _folder_name(corpus.task, settings), fingerprint=fingerprint, source=source
-    )
+    folder = root / _folder_name(corpus, corpus.task, [corpus.module, fingerprint], source)
+    return Place(corpus=corpus, folder=folder, fingerprint=fingerprint, source=source)
 
 
 def member_place(corpus: Corpus, task: str, root: Path) -> Place:
@@ -161,7 +158,21 @@ def _check_model(folder: Path, task: str, feature: str, model: dict[str, str]) -
         )
 
 
-def _folder_name(name: str, settings: list[Any]) -> str:
-    key = hashlib.sha256(json.dumps([FORMAT, *settings]).encode()).hexdigest()[:12]
+def _folder_name(corpus: Corpus, name: str, content: list[Any], source: str | None) -> str:
+    """`content` is what stands for the text and its tokens. Only settings other than the default are in the name, so
+    that one which lmscale learns later changes none.
+    """
+    given = {
+        field.name: value
+        for field in fields(corpus)
+        if field.name not in WITHOUT_TOKENS and (value := getattr(corpus, field.name)) != _default(field)
+    }
+    settings = [name, content, given, source if SOURCE in corpus.slices else None]
+    told = json.dumps([FORMAT, *settings], sort_keys=True, default=asdict)
+    key = hashlib.sha256(told.encode()).hexdigest()[:12]
     plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
     return f"{plain[-80:]}-{key}"
+
+
+def _default(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
