@@ -77,9 +77,9 @@ def prepare(corpus: Corpus, root: Path, *, echo: Echo, processes: int | None = N
     try:
         if sources.is_own(corpus):
             if corpus.task.startswith(tfds_folder.PREFIX) and not corpus.files and tfds_folder.find(corpus) is None:
-                from lmscale.data import tasks
+                from lmscale.data.tfds_source import fetch_tfds
 
-                tasks.fetch_tfds(corpus)  # first, for its place follows its content
+                fetch_tfds(corpus)  # first, for its place follows its content
             place = own_place(corpus, root)
             _once(place, echo, lambda place: prepare_own(place, echo, processes))
             return (Part(name=corpus.name, rate=1.0, folder=place.folder),)

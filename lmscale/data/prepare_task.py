@@ -26,7 +26,7 @@ from lmscale.files import write_atomic
 if TYPE_CHECKING:
     import seqio
 
-    from lmscale.data.tasks import Example
+    from lmscale.data.examples import Example
 
 PIECE_TOKENS = 1 << 21
 PIECE_DOCUMENTS = 1 << 14
@@ -41,9 +41,10 @@ def prepare_task(place: Place, task: seqio.Task, echo: Echo, processes: int) -> 
     Raises:
         InputError: a Task without `train` split, `targets` or integer tokens; one that fails; no document on one side.
     """
-    from lmscale.data import tasks
+    from lmscale.data.examples import shards
+    from lmscale.data.tasks import vocabularies as described
 
-    vocabularies, of = tasks.vocabularies(task), tasks.shards(task)
+    vocabularies, of = described(task), shards(task)
     done = 0
     progress = Progress(task.name, echo, lambda: done / of)
     with pieces_folder(place.folder, vocabularies) as pieces:
@@ -89,9 +90,10 @@ class _Runner:
         tell: Callable[[Counts], None] | None = None,
     ) -> None:
         from lmscale.data import tasks
+        from lmscale.data.examples import examples
 
         found = {member.task.name: member.task for member in tasks.members(tasks.find_task(corpus))}
-        self._task, self._examples = found[name], tasks.examples
+        self._task, self._examples = found[name], examples
         self._corpus, self._source, self._pieces, self._of, self._tell = corpus, source, pieces, of, tell
         self._features = features
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ from lmscale.data.tokenizers import TokenizerChoice, choose_tokenizer
 from lmscale.files import write_atomic
 from lmscale.typed import check
 
+# Settings that do not change a token, or for which their content stands
+WITHOUT_TOKENS = frozenset(
+    {"task", "files", "packages", "data_dir", "module", "vocabulary", "allow_repeats", "unique_tokens"}
+)
 SOURCE = "source"  # the field of `Corpus.slices` that is a Mixture's Task
 
 
@@ -57,19 +61,18 @@ def own_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
     choice = choose_tokenizer(corpus, integers=sources.holds_integers(corpus))
     digest = choice.make().vocabulary.digest
     survey = sources.survey(corpus)
-    kept = source if SOURCE in corpus.slices else None
-    settings: list[Any] = [corpus.name, survey.fingerprint, digest, corpus.text_field, corpus.token_type, corpus.on_bad]
+    named: list[Any] = [survey.fingerprint, digest]
     if corpus.cleaning is not None:
         check(choice.integers is None, "corpus.cleaning", "given", "cleans text, but the files hold integers; drop it")
-        settings += cleaning_identity(corpus.cleaning)
-    folder = root / _folder_name(corpus.name, [*settings, corpus.heldout, sorted(corpus.slices), kept])
+        named += cleaning_content(corpus.cleaning)
+    folder = root / _folder_name(corpus, corpus.name, named, source)
     return Place(
         corpus=corpus, folder=folder, fingerprint=survey.fingerprint, source=source, survey=survey, choice=choice
     )
 
 
-def cleaning_identity(cleaning: Cleaning) -> list[Any]:
-    """All that changes what cleaning does: its settings, and the content of what they name.
+def cleaning_content(cleaning: Cleaning) -> list[str | None]:
+    """Digests of what the settings of cleaning name: a list of words, a module.
 
     Raises InputError for a list of words that cannot be read.
     """
@@ -80,7 +83,7 @@ def cleaning_identity(cleaning: Cleaning) -> list[Any]:
         raise InputError(
             f"corpus.cleaning.toxicity.words_file: {words!r} cannot be read ({error.strerror}); name a text file"
         ) from None
-    return [asdict(cleaning), listed, sources.module_fingerprint(hook.partition(":")[0]) if hook else None]
+    return [listed, sources.module_fingerprint(hook.partition(":")[0]) if hook else None]
 
 
 def task_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
@@ -92,11 +95,8 @@ def task_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
         f"is for lmscale's own sources; {corpus.task!r} cleans by its preprocessors",
     )
     fingerprint = sources.module_fingerprint(corpus.module)
-    kept = source if SOURCE in corpus.slices else None
-    settings = [corpus.task, corpus.module, fingerprint, corpus.heldout, sorted(corpus.slices), kept]
-    return Place(
-        corpus=corpus, folder=root / _folder_name(corpus.task, settings), fingerprint=fingerprint, source=source
-    )
+    folder = root / _folder_name(corpus, corpus.task, [corpus.module, fingerprint], source)
+    return Place(corpus=corpus, folder=folder, fingerprint=fingerprint, source=source)
 
 
 def member_place(corpus: Corpus, task: str, root: Path) -> Place:
@@ -186,7 +186,21 @@ def _check_model(folder: Path, task: str, feature: str, model: dict[str, str]) -
         )
 
 
-def _folder_name(name: str, settings: list[Any]) -> str:
-    key = hashlib.sha256(json.dumps([FORMAT, *settings]).encode()).hexdigest()[:12]
+def _folder_name(corpus: Corpus, name: str, content: list[Any], source: str | None) -> str:
+    """`content` is what stands for the text and its tokens. Only settings other than the default are in the name, so
+    that one which lmscale learns later changes none.
+    """
+    given = {
+        field.name: value
+        for field in fields(corpus)
+        if field.name not in WITHOUT_TOKENS and (value := getattr(corpus, field.name)) != _default(field)
+    }
+    settings = [name, content, given, source if SOURCE in corpus.slices else None]
+    told = json.dumps([FORMAT, *settings], sort_keys=True, default=asdict)
+    key = hashlib.sha256(told.encode()).hexdigest()[:12]
     plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
     return f"{plain[-80:]}-{key}"
+
+
+def _default(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()

@@ -88,7 +88,7 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
     if corpus.task.startswith(hub.PREFIX):
         return hub_documents(corpus, reading)
     if corpus.task.startswith(tfds_folder.PREFIX):
-        from lmscale.data.tasks import tfds_documents  # TensorFlow reads these
+        from lmscale.data.tfds_source import tfds_documents  # TensorFlow reads these
 
         return tfds_documents(corpus, reading)
     if corpus.task == LEXICON:

@@ -49,7 +49,7 @@ class _Stream:
         self.bytes = array("q")
 
     def extend(self, tokens: NDArray, lengths: NDArray, text_bytes: NDArray) -> None:
-        self._token_hash.update(memoryview(np.ascontiguousarray(tokens, "<u4")))
+        self._token_hash.update(memoryview(np.ascontiguousarray(tokens, "<u4")))  # pyright: ignore[reportArgumentType]
         self.lengths.frombytes(np.ascontiguousarray(lengths, np.int64).tobytes())
         self.bytes.frombytes(np.ascontiguousarray(text_bytes, np.int64).tobytes())
         self._pending.append(tokens.astype(self._dtype))
@@ -194,7 +194,8 @@ class ShardWriter:
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
         digest, content = hashlib.sha256(), np.ascontiguousarray(values)
         with (self.temporary / name).open("wb") as stream:
-            for part in (header.getvalue(), memoryview(content).cast("B") if content.size else b""):
+            data = memoryview(content).cast("B") if content.size else b""  # pyright: ignore[reportArgumentType]
+            for part in (header.getvalue(), data):
                 digest.update(part)
                 stream.write(part)
             stream.flush()

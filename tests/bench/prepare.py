@@ -63,17 +63,18 @@ def main() -> int:
 
 
 def make_text(path: Path, size: int) -> None:
-    """Documents of 200 to 8,000 words drawn from 50,000 by a Zipf law, until there are `size` bytes of file."""
-    draw = random.Random(0)
-    words = ["".join(draw.choices("etaoinshrdlucmfwypvbgkjqxz", k=draw.randint(2, 9))) for _ in range(50_000)]
-    weights = [1 / (rank + 10) for rank in range(len(words))]
-    pool = draw.choices(words, weights, k=2_000_000)
+    """Documents of 200 to 30,000 characters, cut out of the Python sources at hand: `size` bytes of file."""
+    from lmscale.config import Corpus
+    from lmscale.data.sources import documents
+
+    texts = [d.text.decode() for task in ("python_source", "package_source") for d in documents(Corpus(task=task))]
+    draw, pool = random.Random(0), "\n".join(texts)
     written = number = 0
     with path.open("w", encoding="utf-8") as stream:
         while written < size:
-            start = draw.randrange(len(pool) - 8000)
-            body = " ".join(pool[start : start + draw.randint(200, 8000)])
-            written += stream.write(json.dumps({"text": f"{number} {body}.\n"}) + "\n")
+            start = draw.randrange(len(pool) - 30_000)
+            body = pool[start : start + draw.randint(200, 30_000)]
+            written += stream.write(json.dumps({"text": f"{number} {body}\n"}) + "\n")
             number += 1
 
 
@@ -81,10 +82,10 @@ def train(folder: Path, text: Path, kind: str) -> str:
     from sentencepiece import SentencePieceTrainer
 
     with text.open(encoding="utf-8") as stream:
-        sample = [json.loads(next(stream))["text"][:4000] for _ in range(500)]
+        texts = [json.loads(next(stream))["text"] for _ in range(200)]
     SentencePieceTrainer.Train(
-        sentence_iterator=iter(sample), model_prefix=str(folder / kind), vocab_size=8000, model_type=kind,
-        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, max_sentence_length=10_000,
+        sentence_iterator=(line for each in texts for line in each.splitlines()), model_prefix=str(folder / kind),
+        vocab_size=8000, model_type=kind, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
     )  # fmt: skip
     return str(folder / f"{kind}.model")
 

@@ -198,10 +198,10 @@ def test_another_vocabulary_is_said(tmp_path, corpus):
         )  # fmt: skip
         models.append((tmp_path / "m.model").read_bytes())
     reading = Corpus(files=corpus.files, vocabulary=str(tmp_path / "m.model"))
-    folders = []
+    folders: list[Path] = []
+    said: list[str] = []
     for model in models:
         (tmp_path / "m.model").write_bytes(model)
-        said: list[str] = []
         (part,) = prepare(reading, tmp_path / "out", echo=said.append, processes=1)
         folders.append(part.folder)
     assert folders[0] != folders[1]

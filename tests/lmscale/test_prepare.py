@@ -98,7 +98,7 @@ import json, sys
 from pathlib import Path
 from lmscale.config import Corpus
 import numpy as np
-from lmscale.data import sources, tasks
+from lmscale.data import examples, sources, tasks
 from lmscale.data.prepare import prepare
 from lmscale.data.prepared import own_place, task_place
 from lmscale.data.tokenizers import choose_tokenizer
@@ -132,9 +132,9 @@ for name, fields in json.loads(sys.argv[2]).items():
     results[name] = {
         "theirs": theirs,
         "ours": [each.tolist() for each in np.split(tokens, np.cumsum(lengths)[:-1])],
-        "of_tasks": [example.tokens["targets"].tolist() for example in tasks.examples(task)],
+        "of_tasks": [example.tokens["targets"].tolist() for example in examples.examples(task)],
         "same_vocabulary": tasks.describe(task.output_features["targets"].vocabulary) == tokenizer.vocabulary,
-        "without_tensorflow": tasks._before_tokens(task) is not None,
+        "without_tensorflow": examples.before_tokens(task) is not None,
     }
 print(json.dumps(results))
 """

@@ -52,7 +52,7 @@ def test_a_python_without_source_is_named(tmp_path):
 
 
 def test_fingerprint_follows_names_and_contents_not_the_folder(tmp_path):
-    def fingerprint(folder: str, **files: str) -> str:
+    def fingerprint(folder: str, **files: str) -> str | None:
         (tmp_path / folder).mkdir()
         for name, text in files.items():
             (tmp_path / folder / name).write_text(text)
