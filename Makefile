@@ -49,7 +49,7 @@ test: setup
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Ratios against named peers on the same work in one run: the fit (one thread each, for these matrices are small), and
-# training; then what planning 10,000 runs takes. NANOGPT=path and NANODO=path are checkouts of those peers; PyTorch is
+# training; then what planning 10,000 runs takes, and preparing 2 GB of text. NANOGPT=path and NANODO=path are checkouts of those peers; PyTorch is
 # installed for the occasion.
 bench: setup
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/fit.py
@@ -59,6 +59,7 @@ bench: setup
 	$(VENV)/bin/python tests/bench/engine.py
 	$(VENV)/bin/python tests/bench/replicas.py
 	$(VENV)/bin/python tests/bench/plan.py
+	$(VENV)/bin/python tests/bench/prepare.py
 
 # Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then
 # the faults that a sweep survives, two hours and a half.

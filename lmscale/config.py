@@ -101,8 +101,9 @@ class Corpus:
     """What is trained on: a seqio Task or Mixture, a corpus that comes with lmscale, or files named by the user.
 
     `task` is `python_source`, `package_source`, `tfds:NAME[/CONFIG][:VERSION]`, `hf:PATH[:CONFIG][@REVISION]` (a
-    folder, or a name on the hub) or what `module` registers. `files` are read by their ending: JSON lines (.jsonl, .ndjson,
-    .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text; text and JSON lines also as .gz.
+    folder, or a name on the hub), or what `module` registers. `files` are read by their ending: JSON lines (.jsonl,
+    .ndjson, .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text; text and JSON lines also
+    as .gz.
     """
 
     task: str = "python_source"
