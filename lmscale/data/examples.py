@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis.errors import InputError
 from lmscale.data.tokenizers import byte_tokens, piece_tokens
 
-BATCH_TEXTS = 256
+BATCH_TEXTS = 16  # a few are in memory at once, and each text may be long
 TOKENISING = (
     (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos),
     (seqio.preprocessors.tokenize_and_append_eos,),

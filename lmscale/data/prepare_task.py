@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lmscale.data.examples import Example
 
-PIECE_TOKENS = 1 << 21
+PIECE_TOKENS = 1 << 20
 PIECE_DOCUMENTS = 1 << 14
 
 

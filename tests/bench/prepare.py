@@ -85,8 +85,8 @@ def train(folder: Path, text: Path, kind: str) -> str:
         texts = [json.loads(next(stream))["text"] for _ in range(200)]
     SentencePieceTrainer.Train(
         sentence_iterator=(line for each in texts for line in each.splitlines()), model_prefix=str(folder / kind),
-        vocab_size=8000, model_type=kind, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        vocab_size=8000, model_type=kind, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
     )  # fmt: skip
     return str(folder / f"{kind}.model")
 
