@@ -22,11 +22,11 @@ TOKENS = 16_384  # and no more tokens than these, or one window for each device:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Held-out loss per token in nats, its standard error, and bits per UTF-8 byte."""
+    """Held-out loss per token in nats, its standard error, and bits per UTF-8 byte (None of tokens that are no text)."""
 
     loss_nats: float
     loss_stderr: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     slices: tuple[SliceLoss, ...] = ()
 
 
@@ -39,7 +39,7 @@ class SliceLoss:
     tokens: int
     loss_nats: float
     loss_stderr: float | None
-    bits_per_byte: float
+    bits_per_byte: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +90,12 @@ def loss_scores(result: Evaluation) -> list[Score]:
     return scores
 
 
-def _both(loss_nats: float, stderr: float | None, bits_per_byte: float, part: str) -> list[Score]:
+def _both(loss_nats: float, stderr: float | None, bits_per_byte: float | None, part: str) -> list[Score]:
+    loss = Score(metric="loss_nats", value=loss_nats, stderr=stderr, slice=part)
+    if bits_per_byte is None:
+        return [loss]
     bits_stderr = None if stderr is None else stderr * bits_per_byte / loss_nats
-    return [
-        Score(metric="loss_nats", value=loss_nats, stderr=stderr, slice=part),
-        Score(metric="bits_per_byte", value=bits_per_byte, stderr=bits_stderr, slice=part),
-    ]
+    return [loss, Score(metric="bits_per_byte", value=bits_per_byte, stderr=bits_stderr, slice=part)]
 
 
 def score_rows(run_id: str, name: str, label: str, scores: Sequence[Score]) -> list[dict]:
@@ -128,9 +128,8 @@ def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, byte
     loss = float(nats.sum()) / total
     residual = nats_by_document - loss * weight_by_document
     stderr = math.sqrt(n / max(1, n - 1) * float(residual @ residual)) / total
-    return Evaluation(
-        loss_nats=loss, loss_stderr=stderr, bits_per_byte=float(nats.sum()) / math.log(2) / max(1, bytes_scored)
-    )
+    bits = float(nats.sum()) / math.log(2) / bytes_scored if bytes_scored > 0 else None
+    return Evaluation(loss_nats=loss, loss_stderr=stderr, bits_per_byte=bits)
 
 
 def summarise_slices(nats: np.ndarray, windows: EvaluationSet) -> tuple[SliceLoss, ...]:

@@ -176,6 +176,7 @@ def test_standard_error_is_that_of_documents():
     assert result.loss_nats == pytest.approx(means.mean())
     assert result.loss_stderr == pytest.approx(means.std(ddof=1) / np.sqrt(10))
     assert result.bits_per_byte == pytest.approx(means.mean() / np.log(2))
+    assert summarise(nats, np.full(20, 50.0), documents, bytes_scored=0).bits_per_byte is None  # tokens of no text
 
 
 def test_seeds_give_other_models(make_assembly):
