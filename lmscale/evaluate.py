@@ -22,7 +22,7 @@ TOKENS = 16_384  # and no more tokens than these, or one window for each device:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Held-out loss per token in nats, its standard error, and bits per UTF-8 byte (None of tokens that are no text)."""
+    """Held-out loss per token in nats, its standard error, and bits per UTF-8 byte (None: tokens of no text)."""
 
     loss_nats: float
     loss_stderr: float

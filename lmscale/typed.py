@@ -103,7 +103,7 @@ def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
     made = dict(values)
     for name, hint in hints_of(kind).items():
         inner = _inner(hint) if get_origin(hint) in (typing.Union, types.UnionType) else hint
-        if dataclasses.is_dataclass(inner) and isinstance(made.get(name), dict):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(made.get(name), dict):
             made[name] = build(inner, made[name])
     return kind(**made)
 

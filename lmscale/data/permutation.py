@@ -51,7 +51,7 @@ def _feistel(values: NDArray, keys: NDArray, sides: tuple[np.uint64, np.uint64])
 def uniform(index: NDArray, *, seed: int, stream: int) -> NDArray[np.float64]:
     """A number of [0, 1) for each index, the same on every machine; `stream` tells apart several for one index."""
     key = _mix(np.asarray(seed, np.uint64) ^ _mix(np.asarray(stream, np.uint64) + GOLDEN))
-    return (_mix(key ^ _mix(np.asarray(index, np.uint64))) >> np.uint64(11)) * 2.0**-53
+    return (_mix(key ^ _mix(np.asarray(index, np.uint64))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(values: NDArray) -> NDArray:

@@ -101,9 +101,13 @@ def prepared(corpus: Corpus, folder: Path) -> Shards:
 
 
 def test_it_keeps_no_fields_and_reads_no_other_vocabulary(tmp_path):
-    for changes, line in (({"slices": ("source",)}, "corpus.slices"), ({"vocabulary": "a.model"}, "corpus.vocabulary")):
+    corpus = Corpus(task="lexicon", lexicon=SMALL)
+    for changed, line in (
+        (replace(corpus, slices=("source",)), "corpus.slices"),
+        (replace(corpus, vocabulary="a.model"), "corpus.vocabulary"),
+    ):
         with pytest.raises(InputError, match=line):
-            ensure_prepared(Corpus(task="lexicon", lexicon=SMALL, **changes), tmp_path, echo=print)
+            ensure_prepared(changed, tmp_path, echo=print)
 
 
 @pytest.mark.parametrize(

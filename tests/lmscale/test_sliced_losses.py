@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmscale.data.loader import evaluation_set
+from lmscale.data.loader import EvaluationSet, evaluation_set
 from lmscale.data.shards import Vocabulary, open_shards
 from lmscale.data.slices import UNKNOWN, Slicing, sliced
 from lmscale.data.writer import ShardWriter
@@ -78,14 +78,16 @@ def test_a_group_is_summed_by_hand():
     for row, count in enumerate((10, 30, 7)):
         weights[row, :count] = 1
 
-    class Windows:
-        pass
-
-    windows = Windows()
-    windows.weights, windows.documents = weights, documents
-    windows.window_bytes = np.array([20.0, 60.0, 14.0])
-    windows.slices = {"source": Slicing(values=("web", "rare"), codes=np.array([0, 0, 1]))}
-    web, rare = summarise_slices(nats, windows)  # pyright: ignore[reportArgumentType]
+    windows = EvaluationSet(
+        tokens=np.zeros((3, 31), np.int32),
+        weights=weights,
+        documents=documents.astype(np.int32),
+        bytes_scored=94,
+        digest="",
+        window_bytes=np.array([20.0, 60.0, 14.0]),
+        slices={"source": Slicing(values=("web", "rare"), codes=np.array([0, 0, 1], np.int32))},
+    )
+    web, rare = summarise_slices(nats, windows)
     assert (web.name, web.documents, web.tokens) == ("source=web", 2, 40)
     assert web.loss_nats == pytest.approx(1.75)
     residuals = np.array([10 - 17.5, 60 - 52.5])
