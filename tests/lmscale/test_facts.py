@@ -8,7 +8,7 @@ import pytest
 from analysis.errors import InputError
 from lmscale.assemble import from_shards
 from lmscale.cli import main
-from lmscale.config import Corpus, EvalSet, PowerRule, Recipe, Size, Study
+from lmscale.config import Cleaning, Corpus, EvalSet, PowerRule, Recipe, Size, Study
 from lmscale.data.facts import Facts, make_facts
 from lmscale.data.pieces import heldout_share
 from lmscale.data.planting import plant
@@ -149,7 +149,11 @@ def test_windows_hold_the_sentences():
         (lambda: Facts(repeats=(1, 1001)), "corpus.facts.repeats: (1, 1001) must be counts from 1 to 1000"),
         (lambda: Facts(repeats=(10, 1)), "corpus.facts.repeats: (10, 1) must rise, each count once"),
         (lambda: Facts(seed=-1), "corpus.facts.seed: -1 must lie"),
-        (lambda: Corpus(module="mine", facts=SMALL), "corpus.facts: '4@0' cannot be planted into a Task of your own"),
+        (
+            lambda: Corpus(task="mine", facts=SMALL),
+            "corpus.facts: '4@0' cannot be planted into 'mine'; plant them into",
+        ),
+        (lambda: Corpus(facts=SMALL, cleaning=Cleaning()), "corpus.facts: '4@0' and corpus.cleaning, which might drop"),
         (lambda: EvalSet(name="facts", corpus=Corpus()), "eval_sets.name: 'facts' is that of planted facts"),
         (lambda: fact_set(SMALL, BYTES, 16), "recipe.sequence: 16 is shorter than a planted fact; give it at least"),
     ],

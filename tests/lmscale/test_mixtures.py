@@ -291,7 +291,7 @@ def test_text_that_cannot_be_drawn_from_is_refused(mix, make_assembly, make_shar
 def test_a_limit_on_an_evaluation_set_is_refused(make_assembly, tmp_path, monkeypatch):
     from lmscale import assemble
 
-    monkeypatch.setattr(assemble, "_open", lambda corpus, root, say: ())
+    monkeypatch.setattr(assemble, "_open", lambda corpus, root, say, processes: ())
     each = EvalSet(name="books", corpus=Corpus(files=("x",), unique_tokens=100))
     study = replace(make_assembly().study, eval_sets=(each,))
     with pytest.raises(InputError, match=r"eval_sets.books.corpus.unique_tokens: 100 limits training, and nothing"):

@@ -20,16 +20,13 @@ from lmscale.train import train
 def write(folder, lengths, values=None, codes=()):
     """Held-out documents of these lengths, and what is kept of each."""
     vocabulary = Vocabulary(class_name="Test", name="test", size=32, eos_id=1, digest="0")
-    with ShardWriter(folder / "text", {"targets": vocabulary}) as writer:
-        writer.add("train", {"targets": np.full(64, 3)}, {"targets": 64})
-        for length in lengths:
-            writer.add("heldout", {"targets": np.append(np.full(length, 4), 1)}, {"targets": 2 * length})
-        about = {}
-        if values is not None:
-            writer.save("train-slice-source.npy", np.zeros(1, "<i4"))
-            writer.save("heldout-slice-source.npy", np.array(codes, "<i4"))
-            about = {"slices": {"source": values}}
-        return open_shards(writer.finish(about))
+    kept = ["source"] * (values is not None)
+    groups = [{"source": values[code]} for code in codes] if values is not None else [{}] * len(lengths)
+    with ShardWriter(folder / "text", {"targets": vocabulary}, slices=kept) as writer:
+        writer.add("train", {"targets": np.full(64, 3)}, {"targets": 64}, groups[0])
+        for length, group in zip(lengths, groups, strict=True):
+            writer.add("heldout", {"targets": np.append(np.full(length, 4), 1)}, {"targets": 2 * length}, group)
+        return open_shards(writer.finish({}))
 
 
 @pytest.fixture
