@@ -8,16 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from analysis.errors import InputError
-from lmscale.config import Corpus
+from lmscale.config import Cleaning, Corpus
 from lmscale.data import prepare_own, tokenise
 from lmscale.data.crew import work
 from lmscale.data.pieces import is_whole
-from lmscale.data.prepare import prepare
+from lmscale.data.prepare import ensure_prepared, prepare
 from lmscale.data.prepared import find_prepared, own_place
 from lmscale.data.shards import open_shards
 
@@ -281,3 +282,21 @@ def test_work_is_done_by_several_and_read_as_needed():
 def test_faults_of_a_process_come_back(kind, error, message):
     with pytest.raises(error, match=message):
         list(work(range(20), Make(kind), 2))
+
+
+def test_text_is_cleaned_before_it_is_tokenised(tmp_path):
+    texts = [f"Document {number} says that {number * number} is the square of {number}." for number in range(60)]
+    lines = [json.dumps({"text": text}) for text in (*texts, *texts[:20])]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines) + "\n")
+    corpus = Corpus(files=(str(tmp_path / "text.jsonl"),), heldout=0.2, cleaning=Cleaning(steps=("exact",)))
+    said: list[str] = []
+    (part,) = ensure_prepared(corpus, tmp_path / "out", echo=said.append)
+    shards = open_shards(part.folder)
+    assert shards.train.documents + shards.heldout.documents == 60
+    step = shards.manifest["cleaning"]["exact"]
+    assert (step["documents_in"], step["documents_out"]) == (80, 60)
+    assert any(line.startswith("exact") for line in said)
+    (other,) = ensure_prepared(replace(corpus, cleaning=None), tmp_path / "out", echo=said.append)
+    assert open_shards(other.folder).train.documents > shards.train.documents
+    with pytest.raises(InputError, match=r"corpus.cleaning: 'given' is for lmscale's own"):
+        ensure_prepared(Corpus(task="mine", module="mine", cleaning=Cleaning()), tmp_path / "out", echo=said.append)
