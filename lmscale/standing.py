@@ -273,8 +273,9 @@ def _finished(folder: Path, table: Path) -> dict[str, tuple[Status, float | None
     for name in names(folder):
         path = folder / name / "record.json"
         try:
-            row = rows.get(name) if modified(path) < exported else None
-            row = row or json.loads(path.read_text(encoding="utf-8"))["row"]
+            row = rows.get(name)
+            if row is None or modified(path) >= exported:
+                row = json.loads(path.read_text(encoding="utf-8"))["row"]
             loss = float(row["loss_nats"]) if row["loss_nats"] not in (None, "") else None
             diverged = row["status"] == "diverged"
         except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, which the next sweep sets aside

@@ -7,7 +7,6 @@ to plan at the most, and 2 seconds for the status.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -74,6 +73,7 @@ def lmscale(*command: str) -> tuple[float, float, str]:
 def record_all(folder: Path) -> None:
     """The folder that a sweep of all the runs would leave, but for what it learned: records of the usual size."""
     from lmscale.assemble import assemble
+    from lmscale.files import as_json, sealed
     from lmscale.records import RUN_COLUMNS, Workspace
     from lmscale.standing import write_plan
     from lmscale.studies import load_study
@@ -95,7 +95,7 @@ def record_all(folder: Path) -> None:
                 "branch_step": run.branch_step,
                 "identity": t.identity,
             }
-            (path / "record.json").write_text(json.dumps(made, indent=1))
+            (path / "record.json").write_text(as_json(sealed(made)))
 
 
 if __name__ == "__main__":
