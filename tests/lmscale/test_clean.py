@@ -175,12 +175,13 @@ def test_nothing_is_lost_between_steps():
     assert ledger.steps["personal"].edits["email"] > 5
 
 
-def test_a_ledger_is_told_and_read_back():
+def test_a_ledger_is_told_in_json_and_in_text():
     ledger = Ledger()
     run(mixed(60), ledger, steps=("encoding", "quality", "personal", "exact"))
     told = json.loads(json.dumps(ledger.as_json(), allow_nan=False))
-    assert Ledger.from_json(told).as_json() == ledger.as_json()
+    assert told == ledger.as_json()  # nothing that JSON has not
     words_min = ledger.steps["quality"].dropped["words_min"]
+    assert told["quality"]["dropped"]["words_min"]["documents"] == words_min.documents > 0
     line = next(line for line in ledger.as_text().splitlines() if line.startswith("  words_min"))
     assert f"-{words_min.documents:,}" in line
     assert repr(words_min.examples[0].name) in line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 EXAMPLES = 3  # kept of each rule: the first in the order of the documents
 EXCERPT = 80  # characters of a text, a name or a value that an example shows
@@ -90,18 +90,6 @@ class Ledger:
             step: {**asdict(count), "dropped": _by_name(asdict(count)["dropped"]), "edits": _by_name(count.edits)}
             for step, count in self.steps.items()
         }
-
-    @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Self:
-        """What `as_json` gave."""
-        ledger = cls()
-        for step, count in told.items():
-            rules = {
-                rule: Dropped(**{**entry, "examples": [Example(**example) for example in entry["examples"]]})
-                for rule, entry in count["dropped"].items()
-            }
-            ledger.steps[step] = Count(**{**count, "dropped": rules, "edits": dict(count["edits"])})
-        return ledger
 
     def as_text(self) -> str:
         """A table: a line a step, and below it what its rules dropped, with an example, and what was changed."""
