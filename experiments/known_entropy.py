@@ -13,12 +13,11 @@ from lmscale.config import Corpus, Lexicon, PowerRule, Recipe, Size, Study
 STUDY = Study(
     name="known_entropy",
     sizes=tuple(Size(width=width, depth=1, heads=width // 16) for width in (16, 32, 48, 64, 96, 128)),
-    tokens=(1_048_576, 2_097_152, 4_194_304, 8_388_608, 16_777_216),
-    flops_max=1.1e13,  # leaves out the longest run of the two largest sizes
+    tokens=(4_194_304, 8_388_608, 16_777_216, 33_554_432),
     corpus=Corpus(
         task="lexicon",
         lexicon=Lexicon(
-            exponent=2.0, shift=10.0, letters=64, letters_per_word=15, document_words=32, tokens=17_600_000
+            exponent=2.0, shift=10.0, letters=64, letters_per_word=15, document_words=32, tokens=35_200_000
         ),
         heldout=0.04,
     ),

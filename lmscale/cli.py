@@ -1,4 +1,4 @@
-"""`lmscale ...`: the command line. Imports nothing heavy; each command (lmscale.commands, lmscale.answer) does."""
+"""`lmscale ...`: the command line. Imports nothing heavy; each command (commands, text_commands, answer) does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands
+from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands, text_commands
 from lmscale.asked import Place
 
 
@@ -70,10 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, function, about in (
         ("plan", commands.plan, "print the grid of a study, its cost and its time; train nothing"),
-        ("prepare", commands.prepare, "tokenise a study's text into shards"),
+        ("prepare", text_commands.prepare, "tokenise a study's text into shards"),
         (
             "contamination",
-            commands.contamination,
+            text_commands.contamination,
             "say what a study's training text shares with its evaluation sets; train nothing",
         ),
         ("sweep", commands.sweep, "train every run of a study that is not done yet"),
@@ -131,6 +131,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--unit", choices=("words", "bytes"), help=text)
             text = "words or bytes of a gram (default: 13 words, 50 bytes)"
             command.add_argument("--size", metavar="N", help=text)
+            text = "write the text without the training documents that overlap (FILE.jsonl or FILE.jsonl.gz)"
+            command.add_argument("--write", metavar="FILE", help=text)
         if name in ("status", "contamination"):
             command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)

@@ -1,4 +1,4 @@
-"""The commands about a study: plan, prepare, contamination, sweep, run, status, export.
+"""The commands about a study: plan, sweep, run, status, export (prepare, contamination: lmscale.text_commands).
 
 Each imports what it needs, when it runs.
 """
@@ -33,7 +33,7 @@ def _load(args: argparse.Namespace) -> Study:
     study = override(load_study(args.study), args.overrides)
     if args.command != "plan":
         _check_logs(study)
-    _need("jax", "flax", "optax", "orbax", "rich", "seqio")
+    need("jax", "flax", "optax", "orbax", "rich", "seqio")
     return study
 
 
@@ -54,10 +54,10 @@ def _before_jax(devices: int) -> None:
 
 
 def _workers(text: str | None) -> int | None:
-    return None if text is None else _count("workers", text)
+    return None if text is None else count("workers", text)
 
 
-def _count(name: str, text: str) -> int:
+def count(name: str, text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= 1024:
         raise InputError(f"{name}: {text!r} must be a whole number from 1 to 1024")
     return int(text)
@@ -85,7 +85,7 @@ def _check_logs(study: Study) -> None:
             )
 
 
-def _need(*modules: str) -> None:
+def need(*modules: str) -> None:
     import importlib.util
 
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
@@ -159,62 +159,8 @@ def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estima
             os.sched_setaffinity(0, before)
 
 
-def prepare(args: argparse.Namespace) -> int:
-    from lmscale.assemble import open_texts
-    from lmscale.records import Workspace
-    from lmscale.studies import load_study, override
-
-    processes = None if args.processes is None else _count("processes", args.processes)
-    study = override(load_study(args.study), args.overrides)
-    _need("seqio")
-    Workspace(args.out, study.name).create()
-    texts = open_texts(study, args.out, print, processes)
-    for shards in (part.shards for text in texts.values() for part in text):
-        for split in (shards.train, shards.heldout):
-            print(f"{split.documents:>9,} documents  {split.tokens:>13,} tokens  {split.total_bytes:>13,} bytes")
-        print(shards.folder)
-    return 0
-
-
-def contamination(args: argparse.Namespace) -> int:
-    import time
-    from itertools import chain
-
-    from lmscale.asked import say
-    from lmscale.assemble import open_texts
-    from lmscale.config import OWN_SET
-    from lmscale.data.clean.contamination import find_overlap
-    from lmscale.data.clean.prepared import shard_documents
-    from lmscale.data.clean.settings import Contamination
-    from lmscale.records import Workspace
-    from lmscale.studies import load_study, override
-
-    units = ("words", "bytes") if args.unit is None else (args.unit,)
-    size = None if args.size is None else _count("size", args.size)
-    asked = [Contamination(unit=unit, size=size) for unit in units]
-    study = override(load_study(args.study), args.overrides)
-    _need("seqio")
-    Workspace(args.out, study.name).create()
-    texts = open_texts(study, args.out, lambda line: print(line, file=sys.stderr, flush=True))
-    found = {}
-    for settings in asked:
-        began = time.monotonic()
-        sets = {
-            name: chain.from_iterable(shard_documents(part.shards.heldout, name) for part in text)
-            for name, text in texts.items()
-        }
-        training = chain.from_iterable(shard_documents(part.shards.train, part.name) for part in texts[OWN_SET])
-        overlap = find_overlap(training, sets, settings)
-        found[settings.unit] = overlap.as_json()
-        rate = overlap.training_bytes / 1e6 / (time.monotonic() - began)
-        say(args, f"{overlap.as_text()}\n  {overlap.training_bytes / 1e6:.1f} MB of training text, {rate:.1f} MB/s")
-    if args.json:
-        write_json(args.json, found)
-    return 0
-
-
 def sweep(args: argparse.Namespace) -> int:
-    workers, processes = _workers(args.workers), _count("processes", args.processes)
+    workers, processes = _workers(args.workers), count("processes", args.processes)
     _steps(args.profile)
     from lmscale.grid import require_law
     from lmscale.job import PROCESSES
@@ -345,7 +291,7 @@ def status(args: argparse.Namespace) -> int:
     from lmscale.standing import read_standing
     from lmscale.studies import results_name
 
-    _need("rich")
+    need("rich")
     name = results_name(args.study)
     if not NAME.fullmatch(name):
         raise InputError(f"study: {name!r} {NAME_RULE}; or give a study file")

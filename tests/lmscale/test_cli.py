@@ -243,3 +243,28 @@ def test_contamination_of_a_study_is_told(study, capsys):
     assert "MB/s" in err
     assert main([*command, "--unit", "bytes", "--size", "none"]) == 2
     assert capsys.readouterr().err == "lmscale: size: 'none' must be a whole number from 1 to 1024\n"
+
+
+def test_text_without_what_overlaps_holds_out_the_same(study, tmp_path, capsys):
+    command = ["contamination", str(study), "--out", str(study.parent / "out"), "--unit", "words"]
+    target = tmp_path / "clean.jsonl.gz"
+    assert main([*command, "--json", "-", "--write", str(target)]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)["words"]
+    assert f"without the {told['training_overlapping']} that overlap" in err
+    assert main(["prepare", str(study), "--out", str(tmp_path), "--corpus.files", str(target)]) == 0
+    before, after = (
+        json.loads(manifest.read_text())["splits"]
+        for folder in (study.parent / "out", tmp_path)
+        for manifest in (folder / "shards").glob("files-*/manifest.json")
+    )
+    assert after["heldout"]["documents"] == before["heldout"]["documents"]
+    assert after["heldout"]["features"]["targets"]["bytes"] == before["heldout"]["features"]["targets"]["bytes"]
+    assert before["train"]["documents"] - after["train"]["documents"] == told["training_overlapping"]
+    capsys.readouterr()
+    for name, words in (
+        ("clean.txt", "must end in .jsonl or .jsonl.gz"),
+        ("clean.jsonl.gz", "is there already"),
+        ("no/clean.jsonl", "would lie in a folder that is not there"),
+    ):
+        assert words in errors(capsys, *command, "--write", str(tmp_path / name))

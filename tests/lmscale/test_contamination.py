@@ -1,5 +1,7 @@
 """Overlap of training and evaluation documents: against plain sets of grams, planted, and read from shards."""
 
+import gzip
+import json
 import random
 
 import numpy as np
@@ -8,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
+from lmscale.config import Corpus
 from lmscale.data.clean import grams
-from lmscale.data.clean.contamination import drop_overlapping, find_overlap, words
+from lmscale.data.clean.contamination import find_overlap, words
 from lmscale.data.clean.grams import GramIndex
-from lmscale.data.clean.prepared import shard_documents
+from lmscale.data.clean.prepared import shard_documents, write_without
 from lmscale.data.clean.settings import Contamination
 from lmscale.data.shards import Vocabulary, open_shards
 from lmscale.data.sources import Document
@@ -47,8 +50,6 @@ def test_planted_contamination_is_found_whole_and_nothing_else(unit):
     assert (found.sets["second"].contaminated, found.sets["second"].training_documents) == ((), 0)
     assert found.training.tolist() == sorted(hosts)
     assert (found.training_documents, found.common_grams) == (200, 0)
-    left = [each.name for each in drop_overlapping(documents("t", training), found)]
-    assert left == [f"t{i}" for i in range(200) if i not in hosts]
     example = found.sets["first"].examples[0]
     assert (example.evaluation, example.training) == ("e0", f"t{hosts[0]}")
     assert example.text in evaluation[0]
@@ -149,8 +150,9 @@ def shards(folder, texts: list[str], name: str):
     vocabulary = Vocabulary(class_name="ByteVocabulary", name=name, size=259, eos_id=1, digest="0")
     with ShardWriter(folder, {"targets": vocabulary}, shard_tokens=64) as writer:
         for i, each in enumerate(texts):
-            tokens = np.array([*(byte + 3 for byte in each.encode()), 1])
-            writer.add("heldout" if i % 3 == 0 else "train", {"targets": tokens}, {"targets": len(each.encode())})
+            raw = each.encode(errors="surrogateescape")
+            tokens = np.array([*(byte + 3 for byte in raw), 1])
+            writer.add("heldout" if i % 3 == 0 else "train", {"targets": tokens}, {"targets": len(raw)})
         writer.finish({})
     return open_shards(folder)
 
@@ -166,3 +168,31 @@ def test_documents_are_read_back_from_shards(tmp_path):
         InputError, match=r"^corpus.task: 'sentencepiece-1' is its vocabulary, and text is only read back"
     ):
         list(shard_documents(shards(tmp_path / "pieces", texts, "sentencepiece-1").train, "train"))
+
+
+def test_text_is_written_without_what_overlaps(tmp_path):
+    rng = random.Random(3)
+    texts = [text(rng, 40) for _ in range(30)]
+    texts[4] += " " + texts[3][:90]  # training, of held-out
+    texts[8] += " " + " ".join(texts[6].split()[:13]).upper()  # the same 13 words, other bytes
+    prepared = shards(tmp_path / "before", texts, "bytes")
+    overlaps = [
+        find_overlap(
+            shard_documents(prepared.train, "t"),
+            {"heldout": shard_documents(prepared.heldout, "h")},
+            Contamination(unit=unit),
+        )
+        for unit in ("bytes", "words")
+    ]
+    for name in ("clean.jsonl", "clean.jsonl.gz"):
+        written = write_without(prepared, overlaps, Corpus(), tmp_path / name)
+        assert (written.kept, written.dropped) == (18, 2)
+        assert written.dropped_bytes == len(texts[4]) + len(texts[8])
+        read = (gzip.open if name.endswith("gz") else open)(tmp_path / name, "rt")
+        with read as lines:
+            left = [json.loads(line)["text"] for line in lines]
+        assert sorted(left) == sorted(each for i, each in enumerate(texts) if i not in (4, 8))
+    (tmp_path / "raw").mkdir()
+    broken = shards(tmp_path / "raw" / "shards", ["\udcff" * 3], "bytes")
+    with pytest.raises(InputError, match=r"^write: heldout#0 is not UTF-8"):
+        write_without(broken, [], Corpus(), tmp_path / "raw" / "clean.jsonl")

@@ -155,17 +155,6 @@ def find_overlap(
     )
 
 
-def drop_overlapping(training: Iterable[Document], overlap: Overlap) -> Iterator[Document]:
-    """The training documents, read once more in the same order, without those that overlap."""
-    left_out = iter([*overlap.training.tolist(), -1])
-    following = next(left_out)
-    for number, document in enumerate(training):
-        if number == following:
-            following = next(left_out)
-        else:
-            yield document
-
-
 class _Reader:
     """Texts as symbols: bytes, or numbers of the words that evaluation documents hold (0: none of them does)."""
 
