@@ -301,14 +301,15 @@ def _fit_groups(args: argparse.Namespace) -> int:
 
 def _shape(row: OptimalRow, table: Table) -> Shape | None:
     """The ladder's shape for N*, or None where the ladder has none near it."""
-    from lmscale.shapes import shape_for
+    from lmscale.config import Size
+    from lmscale.shapes import shape_for, shape_of
 
     vocab = DEFAULT_VOCAB
     if "vocab" in table.frame:
         given = str(table.frame["vocab"].iloc[0])
         vocab = int(positive("vocab", given, such_as="256")) if given.strip() else DEFAULT_VOCAB
     try:
-        shape = shape_for(row.params, vocab)
+        shape = shape_for(row.params, shape_of(Size(width=16), vocab=vocab))
     except InputError:
         return None
     return shape if abs(math.log(shape.params / row.params)) < math.log(1.5) else None

@@ -10,7 +10,9 @@ from types import MappingProxyType
 
 from analysis.errors import InputError
 from lmscale.config import OWN_SET, Corpus, EvalSet, Study
+from lmscale.data.clean.prepared import BYTES, FIRST_BYTE
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
+from lmscale.data.pair_files import SEPARATOR
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, Split, Vocabulary, open_shards
 from lmscale.data.slices import sliced
@@ -20,7 +22,9 @@ from lmscale.files import on_store
 from lmscale.layout import check_mesh
 from lmscale.places import user_cache
 from lmscale.plan import Portion, Text, Trajectory, make_plan
+from lmscale.pseudo_likelihood import pseudo_likelihood_set
 from lmscale.recall import fact_set
+from lmscale.spans import NOISY
 from lmscale.typed import check
 
 
@@ -68,7 +72,12 @@ class Assembly:
 
     def loader(self, trajectory: Trajectory) -> Loader:
         h = trajectory.hyperparameters
-        return replace(self.sampler, batch_sequences=h.batch_sequences, seed=trajectory.seed)
+        return replace(
+            self.sampler,
+            batch_sequences=h.batch_sequences,
+            seed=trajectory.seed,
+            noisy=trajectory.objective in NOISY,
+        )
 
 
 def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
@@ -124,7 +133,15 @@ def from_shards(
     plan = make_plan(study, _text(study, parts, sampler, headline))
     check_mesh(plan, study.mesh, study.microbatches or 1)
     if study.corpus.facts is not None:
+        check(
+            study.objective == "causal",
+            "corpus.facts",
+            str(study.corpus.facts),
+            f"are asked of a causal model, and this one is trained on {study.objective!r}; leave one of the two",
+        )
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
+    if study.objective == "masked":
+        sets.append(pseudo_likelihood_set(headline))
     extra = tuple(s for s in sets if s is not headline)
     return Assembly(study=study, text=parts, sampler=sampler, headline=headline, extra_sets=extra, plan=plan)
 
@@ -153,6 +170,7 @@ def _sampler(study: Study, parts: OpenText) -> Loader:
         batch_sequences=1,
         seed=0,
         names=tuple(part.name for part in parts),
+        whole=study.objective == "pairs",
     )
     limit = study.corpus.unique_tokens
     if limit is None:
@@ -195,14 +213,30 @@ def _text(study: Study, parts: OpenText, sampler: Loader, headline: NamedSet) ->
         vocab=vocabulary.size,
         train_tokens=sum(tokens),
         bytes_per_token=sum(
-            share * part.total_bytes / part.tokens for share, (part, _) in zip(shares, sampler.parts, strict=True)
+            share * part.total_bytes / (size if sampler.whole else part.tokens)
+            for share, size, (part, _) in zip(shares, tokens, sampler.parts, strict=True)
         ),
         digest=hashlib.sha256(identity.encode()).hexdigest(),
         eval_set=headline.label,
         headline=headline.name,
+        eos_id=vocabulary.eos_id,
+        start_id=vocabulary.start_id,
+        separator_id=_separator_id(vocabulary) if study.objective == "pairs" else None,
         entropy_nats=parts[0].shards.entropy_nats if len(parts) == 1 and headline.name == OWN_SET else None,
         parts=portions if len(portions) > 1 else (),
     )
+
+
+def _separator_id(vocabulary: Vocabulary) -> int:
+    """The token between the sides of a pair. Raises InputError for text that is not read as bytes."""
+    check(
+        vocabulary.name == BYTES,
+        "objective",
+        "pairs",
+        f"finds the tab between the sides of a pair in bytes, and the text is in {vocabulary.name!r}; leave out "
+        "corpus.vocabulary",
+    )
+    return FIRST_BYTE + SEPARATOR[0]
 
 
 def _eval_set(study: Study, eval_set: EvalSet, text: OpenText, vocabulary: Vocabulary) -> NamedSet:

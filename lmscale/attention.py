@@ -1,10 +1,13 @@
-"""Causal attention: by blocks of queries where that is faster, on a CPU; jax's own attention elsewhere."""
+"""Attention within documents: by blocks of queries where that is faster, on a CPU; jax's own attention elsewhere."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 BLOCK = (
     64  # query rows of a block: small enough to leave most of the masked half out, large enough for a matrix product
@@ -12,34 +15,85 @@ BLOCK = (
 BLOCKS_MAX = 8  # they are unrolled, so long sequences take longer blocks
 
 
-def causal_attention(
-    query: Float[Array, "B S H K"], key: Float[Array, "B S H K"], value: Float[Array, "B S H K"], blocked: bool
+class Sight(NamedTuple):
+    """Which keys a query sees, beside what `causal` says: those of its own document; a prefix from anywhere.
+
+    None stands for what is the same everywhere: one document, no prefix.
+    """
+
+    queries: Int[Array, "B S"] | None = None  # the document of each query
+    keys: Int[Array, "B T"] | None = None  # and of each key
+    prefix: Bool[Array, "B T"] | None = None  # keys that their whole document sees, whatever their order
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is hidden but by order."""
+        return self.queries is None and self.prefix is None
+
+    def allowed(self, rows: slice, columns: slice, causal: bool) -> Bool[Array, ...] | None:
+        """[B or 1, rows, columns] of the square; None where every query sees every key."""
+        seen: Array | None = None
+        if causal:
+            seen = (jnp.arange(rows.start, rows.stop)[:, None] >= jnp.arange(columns.start, columns.stop))[None]
+            if self.prefix is not None:
+                seen = seen | self.prefix[:, None, columns]
+        if self.queries is None or self.keys is None:
+            return seen
+        own = self.queries[:, rows, None] == self.keys[:, None, columns]
+        return own if seen is None else own & seen
+
+
+EVERYTHING = Sight()
+
+
+def attention(
+    query: Float[Array, "B S H K"],
+    key: Float[Array, "B T H K"],
+    value: Float[Array, "B T H K"],
+    sight: Sight = EVERYTHING,
+    *,
+    causal: bool,
+    blocked: bool,
 ) -> Float[Array, "B S H K"]:
-    """softmax(query key^T / sqrt(K)) value over the positions not after each (Vaswani et al. 2017, Sec. 3.2.1)."""
-    if not blocked:
-        return jax.nn.dot_product_attention(query, key, value, is_causal=True)
-    scaled = query * query.shape[-1] ** -0.5
-    mixed = blocked_attention(*(x.swapaxes(1, 2) for x in (scaled, key, value)))
-    return mixed.swapaxes(1, 2)
+    """softmax(query key^T / sqrt(K)) value over the keys that each query sees (Vaswani et al. 2017, Sec. 3.2.1).
+
+    A query that sees none gets zeros.
+    """
+    if blocked:
+        scaled = query * query.shape[-1] ** -0.5
+        mixed = blocked_attention(causal, *(x.swapaxes(1, 2) for x in (scaled, key, value)), sight)
+        return mixed.swapaxes(1, 2)
+    if sight.whole:
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+    allowed = sight.allowed(slice(0, query.shape[1]), slice(0, key.shape[1]), causal)
+    assert allowed is not None
+    mixed = jax.nn.dot_product_attention(query, key, value, mask=allowed[:, None])
+    return jnp.where(jnp.any(allowed, axis=-1)[..., None, None], mixed, 0)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def blocked_attention(
-    query: Float[Array, "B H S K"], key: Float[Array, "B H S K"], value: Float[Array, "B H S K"]
+    causal: bool,
+    query: Float[Array, "B H S K"],
+    key: Float[Array, "B H T K"],
+    value: Float[Array, "B H T K"],
+    sight: Sight,
 ) -> Float[Array, "B H S K"]:
-    """The same of scaled queries, heads first. A block of queries is scored against the keys not after it alone.
+    """The same of scaled queries, heads first. A causal block of queries is scored against the keys not after it alone.
 
     Its derivative is written out, because automatic differentiation divides, masks and transposes whole S x S squares:
     the exponentials are kept without their sums (as in Milakov & Gimelshein 2018, arXiv:1805.02867), the sums divide
     rows of K, and the gradients of keys and values are added up as [K, S], the faster product on a CPU.
     """
-    return _forward(query, key, value)[0]
+    return _forward(causal, query, key, value, sight)[0]
 
 
-def _blocks(length: int) -> list[tuple[int, int]]:
-    """First and last (excluded) row of each block."""
-    size = max(BLOCK, -(-length // BLOCKS_MAX))
-    return [(start, min(start + size, length)) for start in range(0, length, size)]
+def _blocks(causal: bool, queries: int, keys: int, sight: Sight) -> list[tuple[int, int, int]]:
+    """First and last (excluded) row of each block, and how many keys it is scored against."""
+    ordered = causal and sight.prefix is None
+    size = max(BLOCK, -(-queries // BLOCKS_MAX)) if ordered else queries
+    stops = [(start, min(start + size, queries)) for start in range(0, queries, size)]
+    return [(start, stop, stop if ordered else keys) for start, stop in stops]
 
 
 def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
@@ -48,40 +102,47 @@ def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), batch), preferred_element_type=jnp.float32)
 
 
-def _forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple]:
+def _forward(causal: bool, query: Array, key: Array, value: Array, sight: Sight) -> tuple[Array, tuple]:
     mixed, kept = [], []
-    for start, stop in _blocks(query.shape[2]):
-        scores = _product(query[:, :, start:stop], key[:, :, :stop], 3, 3)
-        allowed = jnp.arange(stop) <= jnp.arange(start, stop)[:, None]
-        scores = jnp.where(allowed, scores, -jnp.inf)
-        weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    for start, stop, seen in _blocks(causal, query.shape[2], key.shape[2], sight):
+        scores = _product(query[:, :, start:stop], key[:, :, :seen], 3, 3)
+        allowed = sight.allowed(slice(start, stop), slice(0, seen), causal)
+        if allowed is not None:
+            scores = jnp.where(allowed[:, None], scores, -jnp.inf)
+        highest = jnp.max(scores, axis=-1, keepdims=True)
+        if sight.queries is not None:  # of a query that sees no key
+            highest = jnp.maximum(highest, jnp.finfo(jnp.float32).min)
+        weights = jnp.exp(scores - highest)
         total = jnp.sum(weights, axis=-1, keepdims=True)
+        if sight.queries is not None:
+            total = jnp.where(total > 0, total, 1.0)
         weights = weights.astype(value.dtype)
-        mixed.append((_product(weights, value[:, :, :stop], 3, 2) / total).astype(value.dtype))
+        mixed.append((_product(weights, value[:, :, :seen], 3, 2) / total).astype(value.dtype))
         kept.append((weights, total))
     output = jnp.concatenate(mixed, axis=2)
-    return output, (query, key, value, output, kept)
+    return output, (query, key, value, sight, output, kept)
 
 
-def _backward(residuals: tuple, slope: Float[Array, "B H S K"]) -> tuple[Array, Array, Array]:
+def _backward(causal: bool, residuals: tuple, slope: Float[Array, "B H S K"]) -> tuple[Array, Array, Array, None]:
     """Gradients of query, key and value (Dao et al. 2022, arXiv:2205.14135, App. B.2)."""
-    query, key, value, output, kept = residuals
-    length = query.shape[2]
+    query, key, value, sight, output, kept = residuals
+    length = key.shape[2]
     along = jnp.sum((slope * output).astype(jnp.float32), axis=-1, keepdims=True)  # sum of weight x its gradient
     query_slopes, key_slope, value_slope = [], 0.0, 0.0
-    for (start, stop), (weights, total) in zip(_blocks(length), kept, strict=True):
+    blocks = _blocks(causal, query.shape[2], length, sight)
+    for (start, stop, seen), (weights, total) in zip(blocks, kept, strict=True):
         rows = (slope[:, :, start:stop] / total).astype(value.dtype)
-        weight_slope = _product(rows, value[:, :, :stop], 3, 3)
+        weight_slope = _product(rows, value[:, :, :seen], 3, 3)
         score_slope = (weights * (weight_slope - along[:, :, start:stop] / total)).astype(value.dtype)
-        query_slopes.append(_product(score_slope, key[:, :, :stop], 3, 2))
-        later = ((0, 0), (0, 0), (0, 0), (0, length - stop))  # keys after the block get nothing from it
+        query_slopes.append(_product(score_slope, key[:, :, :seen], 3, 2))
+        later = ((0, 0), (0, 0), (0, 0), (0, length - seen))  # keys after the block get nothing from it
         # written out as [K, rows]: XLA multiplies a matrix that it must turn itself at half the speed
         turned = jax.lax.optimization_barrier([jnp.swapaxes(x, 2, 3) for x in (query[:, :, start:stop], rows)])
         key_slope += jnp.pad(_product(turned[0], score_slope, 3, 2), later)
         value_slope += jnp.pad(_product(turned[1], weights, 3, 2), later)
     query_slope = jnp.concatenate(query_slopes, axis=2)
     key_slope, value_slope = jnp.swapaxes(key_slope, 2, 3), jnp.swapaxes(value_slope, 2, 3)
-    return query_slope.astype(query.dtype), key_slope.astype(key.dtype), value_slope.astype(value.dtype)
+    return query_slope.astype(query.dtype), key_slope.astype(key.dtype), value_slope.astype(value.dtype), None
 
 
 blocked_attention.defvjp(_forward, _backward)

@@ -32,13 +32,13 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     """Times a trajectory's compiled programs on random tokens, and a checkpoint in a temporary folder."""
     h = trajectory.hyperparameters
     count = step.steps_per_dispatch
-    shape = (count, h.batch_sequences, h.sequence + 1)
+    shape = (count, h.batch_sequences, step.columns)
     windows = [np.random.default_rng(0).integers(0, trajectory.text.vocab, shape, dtype=np.int32)] * step.replicas
     rates = [np.zeros(count, np.float32)] * step.replicas
     began = time.monotonic()
     together = Together(step, [step.init()] * step.replicas)
     together.advance(windows, rates, count)
-    evaluate(step.window_losses, together.model(0).params, held_out, step.row_devices)
+    evaluate(step, together.model(0).params, held_out)
     first = time.monotonic() - began
 
     began, calls = time.monotonic(), 0
@@ -48,7 +48,7 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     call_seconds = (time.monotonic() - began) / calls
     state = together.model(0)
     began = time.monotonic()
-    evaluate(step.window_losses, state.params, held_out, step.row_devices)
+    evaluate(step, state.params, held_out)
     evaluation_seconds = time.monotonic() - began
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))

@@ -19,8 +19,10 @@ from lmscale.typed import check, normalise
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NAME_RULE = "must be lower-case letters, digits, '.', '_' or '-' (at most 64), starting with a letter or digit"
 
-Family = Literal["decoder"]
-Objective = Literal["causal"]
+Family = Literal["decoder", "encoder", "encoder_decoder", "lstm"]
+# lmscale.spans says which family can be trained on which, lmscale.objectives what they are
+Objective = Literal["causal", "masked", "prefix", "spans", "pairs"]
+Documents = Literal["apart", "joined"]  # those of one window: whether they see each other
 Schedule = Literal["wsd", "cosine", "linear"]  # lmscale.optim says what they are
 Dtype = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "layer"]  # what is computed again in the backward pass instead of being kept
@@ -36,6 +38,7 @@ TokenType = Literal["uint8", "uint16", "uint32"]
 OnBad = Literal["refuse", "skip"]
 SLICE = re.compile(r"[A-Za-z0-9_]{1,64}")  # it is part of a file's name
 PACKAGES = ("flax", "jax", "matplotlib", "numpy", "optax", "orbax-checkpoint", "pandas", "scipy", "seqio")
+PSEUDO_SET = "pseudo_likelihood"  # of single masked tokens (lmscale.pseudo_likelihood)
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
@@ -230,6 +233,7 @@ class EvalSet:
             "is that of the study's own held-out text; choose another",
         )
         check(self.name != FACTS_SET, "eval_sets.name", self.name, "is that of planted facts; choose another")
+        check(self.name != PSEUDO_SET, "eval_sets.name", self.name, "is that of single masked tokens; choose another")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +241,7 @@ class Recipe:
     """How a model of any size is trained; rules follow the size, so that a whole grid shares one recipe."""
 
     sequence: int = 128
+    documents: Documents = "apart"  # several in a window do not see each other, and each begins at position 0
     # The rules' N leaves out embeddings. Porian et al. 2024 (arXiv:2406.19146), rounded as in OLMo-core's model ladder
     learning_rate: PowerRule = PowerRule(value=0.0047, params=108e6, exponent=-1 / 3)
     batch_tokens: PowerRule = PowerRule(value=160 * 2048, params=108e6, exponent=2 / 3)  # same source
@@ -300,6 +305,7 @@ class Recipe:
         rate *= math.sqrt(wanted / rule)
         return Hyperparameters(
             sequence=self.sequence,
+            documents=self.documents,
             batch_sequences=sequences,
             learning_rate=float(f"{rate:.4g}"),
             warmup_steps=min(self.warmup_tokens, params_matrices) // batch,
@@ -320,6 +326,7 @@ class Hyperparameters:
     """A recipe resolved for one size: everything about the optimisation that changes a trajectory's numbers."""
 
     sequence: int
+    documents: Documents
     batch_sequences: int
     learning_rate: float
     warmup_steps: int

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.data.slices import digest as slices_digest
+from lmscale.noise import EVALUATION_SEED, numbered
 
 if TYPE_CHECKING:
     from lmscale.data.loader import EvaluationSet
@@ -77,7 +78,7 @@ class NamedSet:
 
     def measure(self, step: Step, params: Any) -> list[Score]:
         """What parameters are worth on this set."""
-        return loss_scores(evaluate(step.window_losses, params, self.windows, step.row_devices))
+        return loss_scores(evaluate(step, params, self.windows))
 
 
 def loss_scores(result: Evaluation) -> list[Score]:
@@ -132,48 +133,74 @@ def summarise(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, byte
     return Evaluation(loss_nats=loss, loss_stderr=stderr, bits_per_byte=bits)
 
 
-def summarise_slices(nats: np.ndarray, windows: EvaluationSet) -> tuple[SliceLoss, ...]:
-    """The loss of each group of an evaluation set, from the summed loss of each window [M]."""
-    weights, found = windows.weights.sum(axis=1, dtype=np.float64), []
+def summarise_slices(
+    nats: np.ndarray, weights: np.ndarray, windows: EvaluationSet, *, with_bytes: bool
+) -> tuple[SliceLoss, ...]:
+    """The loss of each group of an evaluation set, from the summed loss and weight of each window [M]."""
+    found = []
     for field, slicing in windows.slices.items():
         for name, rows in slicing.groups(field):
-            documents = windows.documents[rows]
-            whole = summarise(nats[rows], weights[rows], documents, float(windows.window_bytes[rows].sum()))
-            count = len(np.unique(documents))
-            found.append(
-                SliceLoss(
-                    name=name,
-                    documents=count,
-                    tokens=int(weights[rows].sum()),
-                    loss_nats=whole.loss_nats,
-                    loss_stderr=whole.loss_stderr if count > 1 else None,
-                    bits_per_byte=whole.bits_per_byte,
-                )
-            )
+            size = float(windows.window_bytes[rows].sum()) if with_bytes else 0.0
+            found.append(_slice_loss(name, nats[rows], weights[rows], windows.documents[rows], size))
     return tuple(found)
 
 
-def evaluate(window_losses: Any, params: Any, held_out: EvaluationSet, devices: int) -> Evaluation:
-    """Scores the whole evaluation set and its groups.
+def _slice_loss(
+    name: str, nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, bytes_scored: float
+) -> SliceLoss:
+    whole, count = summarise(nats, weights, documents, bytes_scored), len(np.unique(documents))
+    return SliceLoss(
+        name=name,
+        documents=count,
+        tokens=int(weights.sum()),
+        loss_nats=whole.loss_nats,
+        loss_stderr=whole.loss_stderr if count > 1 else None,
+        bits_per_byte=whole.bits_per_byte,
+    )
 
-    `devices` are those over which the windows of a call are split, so they divide their number.
-    `window_losses(params, tokens [rows, S+1], weights [rows, S]) -> nats [rows]` is the compiled function.
+
+def evaluate(step: Step, params: Any, held_out: EvaluationSet) -> Evaluation:
+    """Scores the whole evaluation set, its groups, and (where a target is predicted from what stands before it) the
+    targets by how much that is. Noise is that of each window's place in the set, the same for every model.
     """
-    nats = by_window(window_losses, params, held_out.tokens, held_out.weights, devices)
-    weights = held_out.weights.sum(axis=1, dtype=np.float64)
-    whole = summarise(nats, weights, held_out.documents, held_out.bytes_scored)
+    windows, causal = held_out.tokens, step.objective.name == "causal"
+    if step.objective.noisy:
+        windows = numbered(windows, EVALUATION_SEED, np.arange(len(windows)))
+    nats, weights = by_window(step.token_losses, params, windows, held_out.weights, step.row_devices)
+    summed, weight = nats.sum(axis=1), weights.sum(axis=1)
+    whole = summarise(summed, weight, held_out.documents, held_out.bytes_scored if causal else 0)
+    groups = summarise_slices(summed, weight, held_out, with_bytes=causal)
     return Evaluation(
         loss_nats=whole.loss_nats,
         loss_stderr=whole.loss_stderr,
         bits_per_byte=whole.bits_per_byte,
-        slices=summarise_slices(nats, held_out),
+        slices=(*groups, *(by_context(nats, weights, held_out.documents) if causal else ())),
     )
 
 
+def by_context(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray) -> list[SliceLoss]:
+    """Loss by the tokens that a target is predicted from, what stands for the beginning of its document among them: 1,
+    2, 3-4, 5-8, ... Windows never cross a document's border, so a target's place in its window is its context.
+    """
+    length, first, found = nats.shape[1], 0, []
+    while first < length:
+        last = min(max(1, 2 * first), length)
+        some, weight = nats[:, first:last].sum(axis=1), weights[:, first:last].sum(axis=1)
+        there = weight > 0
+        if there.any():
+            name = str(last) if last == first + 1 else f"{first + 1}-{last}"
+            found.append(_slice_loss(f"context={name}", some[there], weight[there], documents[there], 0.0))
+        first = last
+    return found
+
+
 def by_window(
-    compiled: Callable[..., Any], params: Any, tokens: np.ndarray, weights: np.ndarray, devices: int
-) -> np.ndarray:
-    """A number for each window [M], by a compiled function of some windows a call (the last padded with weight 0)."""
+    compiled: Callable[..., tuple[Any, ...]], params: Any, tokens: np.ndarray, weights: np.ndarray, devices: int
+) -> tuple[np.ndarray, ...]:
+    """Numbers for each window [M, ...], by a compiled function of some windows a call (the last padded with weight 0).
+
+    `devices` are those over which the windows of a call are split, so they divide their number.
+    """
     count, sequence = weights.shape
     rows = -(-min(ROWS, max(1, TOKENS // sequence)) // devices) * devices
     pending = []
@@ -181,4 +208,6 @@ def by_window(
         missing = max(0, start + rows - count)
         some = [np.pad(x[start : start + rows], ((0, missing), (0, 0))) for x in (tokens, weights)]
         pending.append(compiled(params, *some))  # dispatched at once, read below
-    return np.concatenate([np.asarray(x, np.float64) for x in pending])[:count]
+    return tuple(
+        np.concatenate([np.asarray(x, np.float64) for x in each])[:count] for each in zip(*pending, strict=True)
+    )

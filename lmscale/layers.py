@@ -13,12 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.initializers import Initializer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from lmscale.attention import causal_attention
+from lmscale.attention import Sight, attention
 
 ROPE_BASE = 10_000.0  # Su et al. 2021 (arXiv:2104.09864), Sec. 3.3
 NORM_EPSILON = 1e-6  # Zhang & Sennrich 2019 as in T5
+RECURRENT_STEPS = 8  # of a loop over a row, unrolled
 
 
 def fan_in(shape: tuple[int, ...], axes: int, scale: float = 1.0) -> Initializer:
@@ -83,30 +84,89 @@ def rotate(x: Float[Array, "B S H K"]) -> Float[Array, "B S H K"]:
 
 
 class Attention(nn.Module):
-    """Causal self-attention over H heads of size K."""
+    """Self-attention over H heads of size K."""
 
     heads: int
     head_size: int
     residual_scale: float
+    causal: bool
     rotary: bool  # positions turn queries and keys
     blocked: bool  # by blocks of queries, for a CPU (lmscale.attention)
     spread: bool  # over several devices
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+    def __call__(self, x: Float[Array, "B S D"], sight: Sight) -> Float[Array, "B S D"]:
         d, h, k = x.shape[-1], self.heads, self.head_size
         # heads come first among the outputs, so that seeing the weight as a matrix leaves them split over a mesh
         shape, names = (d, h, 3, k), ("embed", "heads", None, "kv")
         inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
-        if self.spread:  # three products would each gather their weight and reduce a gradient of x over the devices
-            together = contract(x, inward, 1)
-            query, key, value = (together[..., i, :] for i in range(3))
-        else:
-            query, key, value = (contract(x, inward[:, :, i], 1) for i in range(3))  # faster on a CPU
+        query, key, value = products(x, inward, self.spread)
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
         if self.rotary:
+            # by places in the row: what two tokens of a document do with each other depends on their distance alone
             query, key = rotate(query), rotate(key)
-        return out(causal_attention(query, key, value, self.blocked))
+        return out(attention(query, key, value, sight, causal=self.causal, blocked=self.blocked))
+
+
+class CrossAttention(nn.Module):
+    """Attention of a decoder to what an encoder read. Without positions, as in T5 (Raffel et al. 2020, Sec. 2.1)."""
+
+    heads: int
+    head_size: int
+    residual_scale: float
+    blocked: bool
+    spread: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S D"], source: Float[Array, "B T D"], sight: Sight) -> Float[Array, "B S D"]:
+        d, h, k = x.shape[-1], self.heads, self.head_size
+        query = Linear((d, h, k), ("embed", "heads", "kv"), 1, name="query")(x)
+        shape, names = (d, h, 2, k), ("embed", "heads", None, "kv")
+        inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
+        key, value = products(source, inward, self.spread)
+        out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
+        return out(attention(query, key, value, sight, causal=False, blocked=self.blocked))
+
+
+def products(x: Float[Array, "B S D"], weight: Float[Array, "D H N K"], spread: bool) -> list[Array]:
+    """[B, S, H, K] for each of the N matrices of a weight."""
+    count = weight.shape[2]
+    if spread:  # several products would each gather their weight and reduce a gradient of x over the devices
+        together = contract(x, weight, 1)
+        return [together[..., i, :] for i in range(count)]
+    return [contract(x, weight[:, :, i], 1) for i in range(count)]  # faster on a CPU
+
+
+class Recurrence(nn.Module):
+    """Flax's LSTM cell along a row: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S D"], fresh: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
+        """`fresh` tokens begin a document: they find an empty memory."""
+        batch, _, d = x.shape
+        inward = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", "mlp"))
+        recurrent = nn.with_logical_partitioning(nn.initializers.orthogonal(), ("embed", "mlp"))
+        bias = nn.with_logical_partitioning(nn.initializers.zeros, ("mlp",))
+
+        def step(cell: nn.OptimizedLSTMCell, carry: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
+            token, begins = now
+            carry = jax.tree.map(lambda memory: jnp.where(begins[:, None], 0, memory), carry)
+            return cell(carry, token)
+
+        cell = nn.OptimizedLSTMCell(
+            d, kernel_init=inward, recurrent_kernel_init=recurrent, bias_init=bias, dtype=x.dtype, name="cell"
+        )
+        along = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+            unroll=RECURRENT_STEPS,
+        )
+        empty = jnp.zeros((batch, d), x.dtype)
+        _, out = along(cell, (empty, empty), (x, fresh))
+        return out
 
 
 class FeedForward(nn.Module):

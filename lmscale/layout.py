@@ -197,7 +197,7 @@ def _changes(
     params = shape.params / 2
     while True:
         try:
-            smaller = shape_for(params, shape.vocab, tied=shape.tied, positions=shape.positions)
+            smaller = shape_for(params, shape)
         except InputError:  # below the ladder
             return
         yield f"--sizes {smaller}", replace(trajectory, shape=smaller), mesh, "auto", replicas

@@ -13,6 +13,7 @@ from typing import Literal
 
 from lmscale.config import MeshConfig, Remat, Study
 from lmscale.plan import Trajectory
+from lmscale.shapes import EncoderDecoderShape, RecurrentShape, Shape
 
 CONTROL_GROUPS = {"": ("/sys/fs/cgroup", "memory.max"), "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")}
 
@@ -21,7 +22,10 @@ MOMENTS = 2  # of Adam
 # What the backward pass needs of a layer, in numbers a token
 RESIDUAL_WIDTHS = 5  # of D: both residual sums, both norms and what the second adds
 INNER_WIDTHS = 6  # of H K: query, key and value, two of them rotated, and their mixture
-FEEDFORWARD_WIDTHS = 3  # of F: before, inside and after the GELU
+FEEDFORWARD_WIDTHS = (
+    3  # of F: before, inside and after the GELU; of an LSTM, its gates before, inside and their gradients
+)
+MEMORY_WIDTHS = 4  # of D: an LSTM's memory and output, and what the gates make of them
 SCORE_ROWS = {"cpu": 1, "accelerator": 3}  # of H S: scores, their softmax and its gradient; by blocks on a CPU
 LOGIT_ROWS = 2  # of V, in float32: the logits and their gradient
 
@@ -58,14 +62,10 @@ def step_bytes(
     half = h.compute_dtype == "bfloat16" or (h.compute_dtype == "auto" and platform != "cpu")
     number = 2 if half else FLOAT32
     tokens = h.batch_tokens / (mesh.data * mesh.fsdp * microbatches)
-    inner = shape.heads * shape.head_size
-    split = (
-        INNER_WIDTHS * inner + FEEDFORWARD_WIDTHS * shape.feedforward + SCORE_ROWS[platform] * shape.heads * h.sequence
-    )
-    layer = RESIDUAL_WIDTHS * shape.width + split / mesh.tensor
-    kept = shape.depth * layer if remat == "none" else shape.depth * shape.width + layer
+    layer, matrices = _layer(shape, h.sequence, mesh.tensor, SCORE_ROWS[platform])
+    depth = shape.depth * (2 if isinstance(shape, EncoderDecoderShape) else 1)
+    kept = depth * layer if remat == "none" else depth * shape.width + layer
     params = shape.params / (mesh.fsdp * mesh.tensor)
-    matrices = (4 * shape.width * inner + 2 * shape.width * shape.feedforward) / mesh.tensor
     return StepBytes(
         state=replicas * (1 + MOMENTS) * FLOAT32 * params,
         gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * params,
@@ -73,6 +73,21 @@ def step_bytes(
         activations=replicas * number * tokens * kept,
         logits=replicas * LOGIT_ROWS * FLOAT32 * tokens * shape.vocab / mesh.tensor,
     )
+
+
+def _layer(shape: Shape, sequence: int, tensor: int, score_rows: int) -> tuple[float, float]:
+    """Of a layer on a device: numbers kept for the backward pass, a token, and numbers of its matrices.
+
+    Of an encoder and a decoder both count as the decoder's, which looks at its own tokens and at the source.
+    """
+    if isinstance(shape, RecurrentShape):
+        gates = FEEDFORWARD_WIDTHS * shape.feedforward + MEMORY_WIDTHS * shape.width
+        return RESIDUAL_WIDTHS * shape.width + gates / tensor, 8 * shape.width**2 / tensor
+    inner, attentions = shape.heads * shape.head_size, 2 if isinstance(shape, EncoderDecoderShape) else 1
+    attention = INNER_WIDTHS * inner + score_rows * shape.heads * sequence
+    split = attentions * attention + FEEDFORWARD_WIDTHS * shape.feedforward
+    matrices = attentions * 4 * shape.width * inner + 2 * shape.width * shape.feedforward
+    return RESIDUAL_WIDTHS * shape.width + split / tensor, matrices / tensor
 
 
 def study_memory(

@@ -1,4 +1,4 @@
-"""The model families. `build` gives the Flax module of a shape; init/apply are pure functions."""
+"""The model families. `build` gives the Flax module of a shape; init/apply are pure functions of an Example."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from lmscale.attention import EVERYTHING, Sight
+from lmscale.borders import Rows
 from lmscale.config import Remat
-from lmscale.layers import Attention, FeedForward, RMSNorm, parameter
+from lmscale.layers import Attention, CrossAttention, FeedForward, Recurrence, RMSNorm, parameter
 from lmscale.mesh import constrain
+from lmscale.objectives import Example
 from lmscale.shapes import Shape
 
 # Up to here layers are unrolled (15 % faster on a CPU); deeper ones are scanned, to compile once. So are those that are
@@ -21,70 +24,154 @@ UNROLL_DEPTH = 16
 
 
 class Block(nn.Module):
-    """Pre-norm transformer layer: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+    """Pre-norm transformer layer: x + attention(norm(x)), then x + feed-forward(norm(x)); in a decoder with an encoder
+    x + cross-attention(norm(x)) between them.
+    """
+
+    shape: Shape
+    mesh: Mesh
+    causal: bool = True
+    crossed: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B S D"], sight: Sight, source: Array | None, across: Sight
+    ) -> tuple[Float[Array, "B S D"], None]:
+        s = self.shape
+        scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
+        on_cpu, spread = self.mesh.devices.flat[0].platform == "cpu", self.mesh.size > 1
+        attention = Attention(
+            s.heads, s.head_size, scale, self.causal, s.positions == 0, on_cpu, spread, name="attention"
+        )
+        x = x + attention(RMSNorm(name="attention_norm")(x), sight)
+        if self.crossed:
+            cross = CrossAttention(s.heads, s.head_size, scale, on_cpu, spread, name="cross_attention")
+            x = x + cross(RMSNorm(name="cross_attention_norm")(x), source, across)
+        x = x + FeedForward(s.feedforward, scale, name="feedforward")(RMSNorm(name="feedforward_norm")(x))
+        return constrain(x, self.mesh, "batch", None, None), None
+
+
+class RecurrentBlock(nn.Module):
+    """x + LSTM(norm(x)): residual, so that deep ones train as shallow ones do (Wu et al. 2016, arXiv:1609.08144)."""
 
     shape: Shape
     mesh: Mesh
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"], _: None) -> tuple[Float[Array, "B S D"], None]:
-        s = self.shape
-        scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        attention = Attention(
-            s.heads, s.head_size, scale, s.positions == 0, on_cpu, self.mesh.size > 1, name="attention"
-        )
-        feedforward = FeedForward(s.feedforward, scale, name="feedforward")
-        x = x + attention(RMSNorm(name="attention_norm")(x))
-        x = x + feedforward(RMSNorm(name="feedforward_norm")(x))
+    def __call__(self, x: Float[Array, "B S D"], fresh: Bool[Array, "B S"]) -> tuple[Float[Array, "B S D"], None]:
+        x = x + Recurrence(name="recurrence")(RMSNorm(name="recurrence_norm")(x), fresh)
         return constrain(x, self.mesh, "batch", None, None), None
 
 
-class Decoder(nn.Module):
-    """Decoder-only causal transformer: tokens to the logits of the token after each."""
+class Tables:
+    """Tokens, and positions where they are learned, to vectors; vectors to logits. Parameters of the given module."""
+
+    def __init__(self, module: Family):
+        s = self.shape = module.shape
+        self.mesh, self.dtype = module.mesh, module.dtype
+        init = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), ("vocab", "embed"))
+        embedding = parameter(module, "embedding", init, (s.vocab, s.width))
+        # gathered over fsdp, like any matrix
+        self.embedding = self.head = constrain(embedding.astype(self.dtype), self.mesh, "vocab", None)
+        if s.positions:  # as large as the tokens' at first
+            init_positions = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), (None, "embed"))
+            positions = parameter(module, "position_embedding", init_positions, (s.positions, s.width))
+            self.positions = constrain(positions.astype(self.dtype), self.mesh, None, None)
+        if not s.tied:
+            self.head = parameter(module, "head", init, (s.vocab, s.width)).astype(self.dtype)
+
+    def read(self, rows: Rows) -> Float[Array, "B S D"]:
+        x = self.embedding[rows.tokens]
+        if self.shape.positions:
+            x = x + self.positions[rows.positions]
+        x = x * jnp.asarray(self.shape.width**0.5, self.dtype)
+        return constrain(x, self.mesh, "batch", None, None)
+
+    def write(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        rows = x.reshape(-1, self.shape.width)  # a plain matrix product, as in Linear
+        logits = jnp.matmul(rows, self.head.T, preferred_element_type=jnp.float32)
+        return constrain(logits.reshape(*x.shape[:2], self.shape.vocab), self.mesh, "batch", None, "vocab")
+
+
+class Family(nn.Module):
+    """What the families share: embeddings, and layers that are unrolled or scanned."""
 
     shape: Shape
     mesh: Mesh
     dtype: jnp.dtype
     remat: Remat = "none"
 
-    @nn.compact
-    def __call__(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S V"]:
+    def layers(self, block: Any, x: Array, *given: Any, name: str = "layers", **kind: Any) -> Float[Array, "B S D"]:
         s = self.shape
-        init = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), ("vocab", "embed"))
-        embedding = parameter(self, "embedding", init, (s.vocab, s.width))
-        table = constrain(embedding.astype(self.dtype), self.mesh, "vocab", None)  # gathered over fsdp, like any matrix
-        x = table[tokens]
-        if s.positions:  # as large as the tokens' at first
-            init_positions = nn.with_logical_partitioning(nn.initializers.normal(s.width**-0.5), (None, "embed"))
-            positions = parameter(self, "position_embedding", init_positions, (s.positions, s.width))
-            x = x + constrain(positions.astype(self.dtype), self.mesh, None, None)[: tokens.shape[1]]
-        x = x * jnp.asarray(s.width**0.5, self.dtype)
-        x = constrain(x, self.mesh, "batch", None, None)
         unrolled = s.depth <= UNROLL_DEPTH and self.remat == "none" and self.mesh.shape["fsdp"] == 1
-        layers = nn.scan(
-            nn.remat(Block) if self.remat == "layer" else Block,
+        stack = nn.scan(
+            nn.remat(block) if self.remat == "layer" else block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
+            in_axes=nn.broadcast,
             length=s.depth,
             unroll=s.depth if unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = layers(s, self.mesh, name="layers")(x, None)
-        x = RMSNorm(name="final_norm")(x)
-        if not s.tied:
-            table = parameter(self, "head", init, (s.vocab, s.width)).astype(self.dtype)
-        rows = x.reshape(-1, s.width)  # a plain matrix product, as in Linear
-        logits = jnp.matmul(rows, table.T, preferred_element_type=jnp.float32)
-        logits = logits.reshape(*tokens.shape, s.vocab)
-        return constrain(logits, self.mesh, "batch", None, "vocab")
+        return stack(s, self.mesh, **kind, name=name)(x, *given)[0]
 
 
-FAMILIES: dict[str, Any] = {"decoder": Decoder}
+class Decoder(Family):
+    """Decoder-only transformer: tokens to the logits of the token after each. Causal, but for an example's prefix."""
+
+    @nn.compact
+    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+        rows, tables = example.inputs, Tables(self)
+        sight = rows.sight_of(rows, example.prefix)
+        x = self.layers(Block, tables.read(rows), sight, None, EVERYTHING)
+        return tables.write(RMSNorm(name="final_norm")(x))
+
+
+class Encoder(Family):
+    """Encoder-only transformer: every token sees all of its document; logits of the token at each place."""
+
+    @nn.compact
+    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+        rows, tables = example.inputs, Tables(self)
+        x = self.layers(Block, tables.read(rows), rows.sight_of(rows), None, EVERYTHING, causal=False)
+        return tables.write(RMSNorm(name="final_norm")(x))
+
+
+class EncoderDecoder(Family):
+    """The full transformer (Vaswani et al. 2017): an encoder reads the source, a causal decoder looks at the result."""
+
+    @nn.compact
+    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+        rows, source, tables = example.inputs, example.source, Tables(self)
+        assert source is not None
+        sight = source.sight_of(source)
+        read = self.layers(Block, tables.read(source), sight, None, EVERYTHING, name="encoder", causal=False)
+        read = RMSNorm(name="encoder_norm")(read)
+        sight, across = rows.sight_of(rows), rows.sight_of(source)
+        x = self.layers(Block, tables.read(rows), sight, read, across, crossed=True)
+        return tables.write(RMSNorm(name="final_norm")(x))
+
+
+class Recurrent(Family):
+    """LSTM layers (Jozefowicz et al. 2016, arXiv:1602.02410), whose memory is emptied at each document."""
+
+    @nn.compact
+    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+        rows, tables = example.inputs, Tables(self)
+        x = self.layers(RecurrentBlock, tables.read(rows), rows.positions == 0)
+        return tables.write(RMSNorm(name="final_norm")(x))
+
+
+FAMILIES: dict[str, type[Family]] = {
+    "decoder": Decoder,
+    "encoder": Encoder,
+    "encoder_decoder": EncoderDecoder,
+    "lstm": Recurrent,
+}
 
 
 def build(family: str, shape: Shape, mesh: Mesh, dtype: jnp.dtype, remat: Remat = "none") -> nn.Module:
-    """The module of a family; `dtype` is that of its arithmetic (parameters are float32).
+    """The module of a family, from an Example to logits; `dtype` is that of its arithmetic (parameters are float32).
 
     With `remat` "layer" only what enters a layer is kept for the backward pass (Chen et al. 2016, arXiv:1604.06174).
     """

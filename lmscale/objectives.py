@@ -1,12 +1,21 @@
-"""Objectives: windows of tokens and logits to a Loss, a sum in nats and the weight it is over."""
+"""Objectives: windows of tokens to what a model reads and is scored on; logits to a Loss, a sum in nats and its weight.
+
+What the loss of each means, and which may be compared: docs/families.md.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from lmscale.borders import Rows, closed, opened
+from lmscale.corruption import mask_tokens, take_out_spans
+from lmscale.plan import Trajectory
+from lmscale.spans import NOISY
 
 
 class Loss(NamedTuple):
@@ -17,17 +26,91 @@ class Loss(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What a model reads and what it is scored on, all [B, S]."""
+    """What a model reads and what it is scored on."""
 
-    inputs: Array
-    targets: Array
-    weights: Array
+    inputs: Rows  # [B, S]
+    targets: Int[Array, "B S"]
+    weights: Float[Array, "B S"]
+    prefix: Bool[Array, "B S"] | None = None  # inputs that all of their document see
+    source: Rows | None = None  # [B, T]: what an encoder reads
 
 
-def causal(windows: Int[Array, "B S+1"], weights: Float[Array, "B S"] | None = None) -> Example:
-    """Every token predicted from those before it."""
-    targets = windows[:, 1:]
-    return Example(windows[:, :-1], targets, jnp.ones(targets.shape, jnp.float32) if weights is None else weights)
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Windows int32 [B, S+1], and a last column with the number of each where `noisy`, to an Example."""
+
+    name: str
+    encodes: bool  # for a model whose encoder reads the source
+    vocab: int  # tokens of the text; those that the objective adds follow
+    eos_id: int | None  # None where documents see each other, or have no end
+    start_id: int  # what a decoder reads before its first token
+    separator_id: int | None  # between the sides of a pair
+
+    @property
+    def noisy(self) -> bool:
+        return self.name in NOISY
+
+    def __call__(self, windows: Int[Array, "B C"], weights: Float[Array, "B S"] | None = None) -> Example:
+        """`weights` are 1 for the targets that count, the rest of a row is padding; None: all count."""
+        keys = numbers = jax.random.key(0)
+        if self.noisy:
+            windows, numbers = windows[:, :-1], windows[:, -1]
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(0), numbers)
+        targets = windows[:, 1:]
+        real = None if weights is None else jnp.cumsum(weights[:, ::-1], axis=1)[:, ::-1] > 0
+        weights = jnp.ones(targets.shape, jnp.float32) if weights is None else weights
+        match self.name:
+            case "causal":
+                return Example(opened(windows[:, :-1], self.eos_id), targets, weights)
+            case "masked":
+                rows, chosen = mask_tokens(closed(targets, self.eos_id), keys, numbers, mask_id=self.vocab)
+                return Example(rows if real is None else rows.only(real), targets, weights * chosen)
+            case "spans":
+                rows = closed(targets, self.eos_id)
+                rows = rows if real is None else rows.only(real)
+                source, written = take_out_spans(rows, weights, keys, first_sentinel=self.vocab, start_id=self.start_id)
+                return Example(written.inputs, written.targets, written.weights, source=source)
+            case "prefix":
+                length = jnp.full(len(targets), targets.shape[1]) if real is None else jnp.sum(real, axis=1)
+                cut = 1 + jnp.floor(jax.vmap(jax.random.uniform)(keys) * length).astype(jnp.int32)
+                place = jnp.arange(targets.shape[1])
+                inputs = opened(windows[:, :-1], self.eos_id)
+                return self._halved(inputs, targets, weights, place < cut[:, None], place >= cut[:, None] - 1)
+            case "pairs":
+                inputs = opened(windows[:, :-1], self.eos_id)
+                after = _separators(inputs, self.separator_id)
+                before = after - (inputs.tokens == self.separator_id)
+                return self._halved(inputs, targets, weights, before == 0, after > 0)
+            case _:
+                raise ValueError(self.name)
+
+    def _halved(
+        self, inputs: Rows, targets: Array, weights: Array, prefix: Bool[Array, "B S"], written: Bool[Array, "B S"]
+    ) -> Example:
+        """A part that is read and a part that is written, which meet in the token from which the first is predicted."""
+        if not self.encodes:
+            return Example(inputs, targets, weights * written, prefix=prefix)
+        return Example(inputs.only(written), targets, weights * written, source=inputs.only(prefix))
+
+
+def _separators(inputs: Rows, separator_id: int | None) -> Int[Array, "B S"]:
+    """How many separators there are in each token's document, up to it."""
+    count = jnp.cumsum(inputs.tokens == separator_id, axis=1)
+    first = jnp.arange(inputs.tokens.shape[1]) - inputs.positions  # of its document
+    before = jnp.pad(count, ((0, 0), (1, 0)))
+    return count - jnp.take_along_axis(before, first, axis=1)
+
+
+def make_objective(trajectory: Trajectory) -> Objective:
+    text, apart = trajectory.text, trajectory.hyperparameters.documents == "apart"
+    return Objective(
+        name=trajectory.objective,
+        encodes=trajectory.family == "encoder_decoder",
+        vocab=text.vocab,
+        eos_id=text.eos_id if apart else None,
+        start_id=text.start_id,
+        separator_id=text.separator_id,
+    )
 
 
 def cross_entropy(logits: Float[Array, "B S V"], targets: Int[Array, "B S"]) -> Float[Array, "B S"]:
@@ -38,9 +121,6 @@ def cross_entropy(logits: Float[Array, "B S V"], targets: Int[Array, "B S"]) -> 
 
 
 def loss(apply: Any, params: Any, example: Example) -> Loss:
-    """The weighted loss of a model, `apply(params, inputs) -> logits`."""
-    nats = cross_entropy(apply(params, example.inputs), example.targets)
+    """The weighted loss of a model, `apply(params, example) -> logits`."""
+    nats = cross_entropy(apply(params, example), example.targets)
     return Loss(jnp.sum(nats * example.weights), jnp.sum(example.weights))
-
-
-OBJECTIVES: dict[str, Any] = {"causal": causal}

@@ -13,10 +13,11 @@ import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from lmscale.config import Hyperparameters, Study
+from lmscale.config import Family, Hyperparameters, Objective, Recipe, Study
 from lmscale.data import mixing
 from lmscale.grid import cells
 from lmscale.shapes import Shape, shape_of
+from lmscale.spans import check_objective, extra_ids, written_tokens
 from lmscale.typed import check
 
 NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
@@ -46,6 +47,9 @@ class Text:
     digest: str  # of the training tokens, the vocabulary and the evaluation set
     eval_set: str  # the headline set, its tokens and digest: the column of runs.csv
     headline: str  # its name; the digest holds its content, so the name is no part of the identity
+    eos_id: int | None = None  # end-of-sequence, by which documents are told apart
+    start_id: int = 0  # what stands before a text's first token
+    separator_id: int | None = None  # between the sides of a pair
     entropy_nats: float | None = None  # the entropy rate of its source, where that is known
     parts: tuple[Portion, ...] = ()  # of a mixture; none where the text is one
 
@@ -74,8 +78,8 @@ class Trajectory:
     """The unit of work: everything that decides its numbers, and the runs it has to deliver (shortest first)."""
 
     study: str
-    family: str
-    objective: str
+    family: Family
+    objective: Objective
     shape: Shape
     hyperparameters: Hyperparameters
     seed: int
@@ -90,15 +94,19 @@ class Trajectory:
     @property
     def identity(self) -> dict:
         """What the id hashes. Token counts (of a trunk), mesh, microbatches, executor and device are left out."""
-        shape = dict(vars(self.shape))
-        if self.shape.positions == 0:  # as it was before there were learned ones, so that those runs keep their ids
-            del shape["positions"]
+        # as it was before there were others, so that those runs keep their ids
+        shape, hyperparameters = dict(vars(self.shape)), dict(vars(self.hyperparameters))
+        for name in ("positions", "written"):
+            if shape[name] == 0:
+                del shape[name]
+        if hyperparameters["documents"] == "joined":
+            del hyperparameters["documents"]
         return {
             "numerics": NUMERICS,
             "family": self.family,
             "objective": self.objective,
             "shape": shape,
-            "hyperparameters": dict(vars(self.hyperparameters)),
+            "hyperparameters": hyperparameters,
             "seed": self.seed,
             "text": self.text.digest,
             "horizon_steps": self.horizon_steps,
@@ -114,7 +122,8 @@ class Trajectory:
         text) share one.
         """
         constants = tuple((k, v) for k, v in vars(self.hyperparameters).items() if k not in INPUTS)
-        return self.family, self.objective, self.shape, constants
+        ids = self.text.vocab, self.text.eos_id, self.text.start_id, self.text.separator_id
+        return self.family, self.objective, self.shape, constants, ids
 
     @property
     def trunk_steps(self) -> int:
@@ -170,12 +179,20 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
 
     Raises InputError if a run does not fit its schedule, the corpus is too small, or nothing is left to run.
     """
+    check_objective(study.family, study.objective)
     plan: list[Trajectory] = []
     architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
-    recipes = [(recipe, digest({**asdict(recipe), **architecture})) for recipe in study.recipes]
+    recipes = [(recipe, digest({**_rules(recipe), **architecture})) for recipe in study.recipes]
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
-        shape = shape_of(size, vocab=text.vocab, tied=study.tied_embeddings, positions=positions)
+        shape = shape_of(
+            size,
+            vocab=text.vocab + extra_ids(study.objective, study.recipe.sequence),
+            tied=study.tied_embeddings,
+            positions=positions,
+            family=study.family,
+            written=written_tokens(study.family, study.objective, study.recipe.sequence),
+        )
         resolved = [(recipe.resolve(shape.params_matrices), name) for recipe, name in recipes]
         different = {(h.schedule, h.learning_rate) for h, _ in resolved}
         check(
@@ -203,6 +220,14 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     if not study.corpus.allow_repeats:
         _check_unrepeated(study, text, max(run.tokens for trajectory in plan for run in trajectory.runs))
     return tuple(sorted(plan, key=_order))
+
+
+def _rules(recipe: Recipe) -> dict:
+    """What a recipe says, as it was told before `documents` was a part of it."""
+    rules = asdict(recipe)
+    if recipe.documents == "joined":
+        del rules["documents"]
+    return rules
 
 
 def _check_unrepeated(study: Study, text: Text, longest: int) -> None:

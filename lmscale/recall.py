@@ -38,11 +38,11 @@ class FactSet(NamedSet):
         exact: what the model writes after the sentence's beginning, the likeliest token each time, is the attribute.
         """
         windows, devices = self.windows, step.row_devices
-        nats = by_window(step.window_losses, params, windows.tokens, windows.weights, devices)
-        nats = nats.reshape(len(self.facts), self.attributes)
+        nats, _ = by_window(step.token_losses, params, windows.tokens, windows.weights, devices)
+        nats = nats.sum(axis=1).reshape(len(self.facts), self.attributes)
         right = np.array([fact.attribute for fact in self.facts])
         rows = np.arange(len(right)) * self.attributes + right
-        misses = by_window(step.window_misses, params, windows.tokens[rows], windows.weights[rows], devices)
+        (misses,) = by_window(step.window_misses, params, windows.tokens[rows], windows.weights[rows], devices)
         every = np.arange(len(right))
         log_prob = -nats[every, right] - np.logaddexp.reduce(-nats, axis=1)
         best = nats[every, right] <= nats.min(axis=1)

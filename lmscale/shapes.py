@@ -6,19 +6,20 @@ Alphabet (as in layers.py): D width, L layers, H heads, K head size, F feed-forw
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from lmscale.config import Size
+from lmscale.config import Family, Size
 from lmscale.typed import check
 
 FEEDFORWARD_RATIO = 4  # F = 4 D: Vaswani et al. 2017, Sec. 3.3
+LSTM_DEPTH = 2  # Jozefowicz et al. 2016 (arXiv:1602.02410): two layers in their largest models
 BACKWARD = 2  # the backward pass costs two forward passes: Kaplan et al. 2020, Sec. 2.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A decoder's dimensions, and what follows from them."""
+    """The dimensions of a transformer of one stack, decoder or encoder, and what follows from them."""
 
     width: int
     depth: int
@@ -28,6 +29,7 @@ class Shape:
     vocab: int
     tied: bool = True
     positions: int = 0  # learned ones, a row each; 0: rotary
+    written: int = 0  # positions a window of a decoder that reads a source; 0 where there is no encoder beside it
 
     def __post_init__(self) -> None:
         check(self.depth >= 1, "shape.depth", self.depth, "must be at least 1")
@@ -43,8 +45,11 @@ class Shape:
     @property
     def params_matrices(self) -> int:
         """Everything but embeddings: L (4 D H K + 2 D F + 2 D) + D; the last terms are the norms' scales."""
+        return self.depth * self._layer(attentions=1) + self.width
+
+    def _layer(self, attentions: int) -> int:
         attention = 4 * self.width * self.heads * self.head_size
-        return self.depth * (attention + 2 * self.width * self.feedforward + 2 * self.width) + self.width
+        return attentions * (attention + self.width) + 2 * self.width * self.feedforward + self.width
 
     @property
     def params(self) -> int:
@@ -55,9 +60,12 @@ class Shape:
         """Multiply-adds counted as 2, matrix products only: projections, feed-forward, attention scores and
         values over the whole S x S square (Chowdhery et al. 2022, App. B), and the output layer.
         """
+        return float(self.depth * self._layer_flops(sequence) + 2 * self.width * self.vocab)
+
+    def _layer_flops(self, sequence: int) -> int:
+        """Of a position of a layer with self-attention."""
         inner = self.heads * self.head_size
-        layer = 8 * self.width * inner + 4 * self.width * self.feedforward + 4 * sequence * inner
-        return float(self.depth * layer + 2 * self.width * self.vocab)
+        return 8 * self.width * inner + 4 * self.width * self.feedforward + 4 * sequence * inner
 
     def train_flops(self, tokens: float, sequence: int) -> float:
         """Training FLOPs, forward x 3, of `tokens` tokens in sequences of length `sequence`."""
@@ -69,6 +77,50 @@ class Shape:
 
     def __str__(self) -> str:
         return f"{self.width}x{self.depth}x{self.heads}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderShape(Shape):
+    """Two stacks of L layers each; those of the decoder also look at what the encoder read."""
+
+    @property
+    def params_matrices(self) -> int:
+        """L (4 D H K + 2 D F + 2 D) + D of the encoder, and L (8 D H K + 2 D F + 3 D) + D of the decoder."""
+        return self.depth * (self._layer(attentions=1) + self._layer(attentions=2)) + 2 * self.width
+
+    def forward_flops_per_token(self, sequence: int) -> float:
+        """Of a token of the window: the encoder works at S positions, the decoder and the output layer at `written`."""
+        inner, share = self.heads * self.head_size, self.written / sequence
+        read = self.depth * self._layer_flops(sequence)
+        # queries and output of cross-attention, scores and values; keys and values are the source's, once a layer
+        crossed = 4 * self.width * inner + 4 * sequence * inner
+        write = self.depth * (self._layer_flops(self.written) + crossed) + 2 * self.width * self.vocab
+        return float(read + self.depth * 4 * self.width * inner + share * write)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentShape(Shape):
+    """L layers of an LSTM cell of D units."""
+
+    @property
+    def params_matrices(self) -> int:
+        """L (8 D D + 4 D + D) + D: four gates from input and memory with one bias, and the norms' scales."""
+        return self.depth * (8 * self.width**2 + 5 * self.width) + self.width
+
+    def forward_flops_per_token(self, sequence: int) -> float:
+        """16 D D a layer, whatever the length, and the output layer."""
+        return float(self.depth * 16 * self.width**2 + 2 * self.width * self.vocab)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.depth}"
+
+
+SHAPES: dict[Family, type[Shape]] = {
+    "decoder": Shape,
+    "encoder": Shape,
+    "encoder_decoder": EncoderDecoderShape,
+    "lstm": RecurrentShape,
+}
 
 
 def ladder_depth(width: int) -> int:
@@ -97,43 +149,78 @@ def padded_vocab(vocab: int) -> int:
     return -(-vocab // multiple) * multiple
 
 
-def shape_of(size: Size, *, vocab: int, tied: bool = True, positions: int = 0) -> Shape:
-    """The shape a study's size stands for; `vocab` is the tokenizer's size, which is padded here."""
-    heads = size.heads or ladder_heads(size.width)
-    return Shape(
+def shape_of(
+    size: Size,
+    *,
+    vocab: int,
+    tied: bool = True,
+    positions: int = 0,
+    family: Family = "decoder",
+    written: int = 0,
+) -> Shape:
+    """The shape a study's size stands for; `vocab` is the tokenizer's size and what the objective adds, padded here.
+
+    Raises InputError for heads where a family has none.
+    """
+    recurrent = family == "lstm"
+    check(not recurrent or size.heads is None, "size.heads", size.heads, "are not known to an LSTM; leave them out")
+    heads = 1 if recurrent else size.heads or ladder_heads(size.width)
+    return SHAPES[family](
         width=size.width,
-        depth=size.depth or ladder_depth(size.width),
+        depth=size.depth or (LSTM_DEPTH if recurrent else ladder_depth(size.width)),
         heads=heads,
         head_size=size.width // heads,
-        feedforward=FEEDFORWARD_RATIO * size.width,
+        feedforward=FEEDFORWARD_RATIO * size.width,  # of an LSTM: its four gates
         vocab=padded_vocab(vocab),
         tied=tied,
         positions=positions,
+        written=written,
     )
 
 
-def shape_for(params: float, vocab: int, *, tied: bool = True, positions: int = 0) -> Shape:
-    """The ladder's shape nearest to a parameter count (in ratio, embeddings included).
+def shape_for(params: float, like: Shape) -> Shape:
+    """The ladder's shape nearest to a parameter count (in ratio, embeddings included), of the kind of another.
 
     Raises InputError if `params` is not a positive number or is smaller than any shape of this vocabulary.
     """
     check(math.isfinite(params) and params > 0, "params", params, "must be a positive number")
-    smallest = shape_of(Size(width=16), vocab=vocab, tied=tied, positions=positions)
+    recurrent = isinstance(like, RecurrentShape)
+
+    def usual(width: int) -> int:
+        return LSTM_DEPTH if recurrent else ladder_depth(width)
+
+    def shape(width: int, depth: int | None = None) -> Shape:
+        heads = 1 if recurrent else ladder_heads(width)
+        return replace(
+            like,
+            width=width,
+            depth=depth or usual(width),
+            heads=heads,
+            head_size=width // heads,
+            feedforward=FEEDFORWARD_RATIO * width,
+        )
+
+    smallest = shape(16)
     check(
         params >= smallest.params / 2,
         "params",
         params,
-        f"is below the ladder's smallest model ({smallest.params} parameters with a vocabulary of {vocab})",
+        f"is below the ladder's smallest model ({smallest.params} parameters with a vocabulary of {like.vocab})",
     )
-    widths = [*range(16, 256, 16), *range(256, 2048, 128), *range(2048, 2**16, 256)]  # even counts of good heads
+    widths = [
+        *range(16, 128, 8),
+        *range(128, 256, 16),
+        *range(256, 2048, 128),
+        *range(2048, 2**16, 256),
+    ]  # even counts of good heads
     candidates = [(math.inf, smallest)]
     for width in widths:
-        depth = ladder_depth(width)
-        if abs(math.log(12 * width * width * depth + smallest.params_embedding / 16 * width) - math.log(params)) > 1:
+        depth = usual(width)
+        if abs(math.log(shape(width).params) - math.log(params)) > 1:
             continue
         reach = max(1, depth // 6)
         for d in range(max(1, depth - reach), depth + reach + 1):
-            shape = shape_of(Size(width=width, depth=d), vocab=vocab, tied=tied, positions=positions)
+            found = shape(width, d)
             # leaving the ladder's depth by 10 % costs as much as missing the count by 2 %
-            candidates.append((abs(math.log(shape.params / params)) + 0.2 * abs(math.log(d / depth)), shape))
+            candidates.append((abs(math.log(found.params / params)) + 0.2 * abs(math.log(d / depth)), found))
     return min(candidates, key=lambda c: c[0])[1]

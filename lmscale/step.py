@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from lmscale.config import Remat
 from lmscale.mesh import constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
-from lmscale.objectives import OBJECTIVES, cross_entropy, loss
+from lmscale.objectives import Example, cross_entropy, loss, make_objective
 from lmscale.optim import make_optimizer
 from lmscale.plan import Trajectory
 
@@ -49,8 +49,9 @@ class Step:
     """Compiled functions of one shape on one mesh, compiled when they are first called.
 
     Seeds, rates and schedules are inputs: every trajectory of the same `program` (lmscale.plan), and every run of it,
-    trunk or cooldown, uses the same ones. `advance` trains one model, `advance_stack` trains `replicas` of them: R
-    states, windows [R, K, B, S+1] and rates [R, K], and one count.
+    trunk or cooldown, uses the same ones. A window has C columns, S + 1 tokens and, for some objectives, its number
+    (lmscale.noise). `advance` trains one model, `advance_stack` trains `replicas` of them: R
+    states, windows [R, K, B, C] and rates [R, K], and one count.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class Step:
         self.microbatches, self.remat = microbatches, remat
         self.model = build(trajectory.family, trajectory.shape, mesh, self.dtype, remat)
         self.optimizer = make_optimizer(h)
-        self.objective = OBJECTIVES[trajectory.objective]
+        self.objective = make_objective(trajectory)
+        self.columns = h.sequence + 1 + self.objective.noisy  # of a window
 
         initial = jax.jit(self._init)  # traced once for both its shapes and its program
         boxed = jax.eval_shape(initial, jax.random.key(0))
@@ -109,7 +111,7 @@ class Step:
         self.batch_sequences = h.batch_sequences
         self.rows_sharding = sharding(mesh, "batch", None)
         self.score = jax.jit(
-            self._window_losses,
+            self._token_losses,
             in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
             out_shardings=replicated,  # each process reads them all
         )
@@ -133,13 +135,13 @@ class Step:
         return bool(self.all_finite(state))
 
     def _init(self, key: Array) -> State:
-        params = self.model.init(key, jnp.zeros((1, self.sequence), jnp.int32))["params"]
+        params = self.model.init(key, self.objective(jnp.zeros((1, self.columns), jnp.int32)))["params"]
         return State(params, self.optimizer.init(params))
 
-    def apply(self, params: Any, inputs: Int[Array, "B S"]) -> Float[Array, "B S V"]:
-        return self.model.apply({"params": params}, inputs)  # type: ignore[return-value]
+    def apply(self, params: Any, example: Example) -> Float[Array, "B S V"]:
+        return self.model.apply({"params": params}, example)  # type: ignore[return-value]
 
-    def gradients(self, params: Any, windows: Int[Array, "B S+1"]) -> tuple[Array, Any]:
+    def gradients(self, params: Any, windows: Int[Array, "B C"]) -> tuple[Array, Any]:
         """Mean loss in nats per token and its gradient, accumulated over microbatches."""
 
         def summed(params: Any, windows: Array) -> tuple[Array, Array]:
@@ -153,7 +155,7 @@ class Step:
             (nats, weight), grads = self._accumulated(differentiate, params, windows)
         return nats / weight, jax.tree.map(lambda g: g / weight, grads)
 
-    def _accumulated(self, differentiate: Any, params: Any, windows: Int[Array, "B S+1"]) -> Any:
+    def _accumulated(self, differentiate: Any, params: Any, windows: Int[Array, "B C"]) -> Any:
         """The sums over microbatches of what `differentiate(params, rows)` gives.
 
         Rows i, i + M, ... of a group form its microbatch i, so that each device keeps its own rows. The groups of the
@@ -179,7 +181,7 @@ class Step:
         return sums if groups == 1 else jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
     def _advance(self, state: State, windows: Array, rates: Array, count: Array) -> tuple[State, Metrics]:
-        """`count` (at most K) steps: windows [K, B, S+1], rates [K]. A while loop, so one program serves any count."""
+        """`count` (at most K) steps: windows [K, B, C], rates [K]. A while loop, so one program serves any count."""
         empty = jnp.full((self.steps_per_dispatch,), jnp.nan, jnp.float32)
 
         def one(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
@@ -193,27 +195,30 @@ class Step:
 
         return jax.lax.fori_loop(0, count, one, (state, Metrics(empty, empty)))
 
-    def _window_losses(self, params: Any, windows: Array, weights: Array) -> Float[Array, " B"]:
+    def _token_losses(self, params: Any, windows: Array, weights: Array) -> tuple[Array, Array]:
         example = self.objective(windows, weights)
-        return jnp.sum(cross_entropy(self.apply(params, example.inputs), example.targets) * example.weights, axis=-1)
+        nats = cross_entropy(self.apply(params, example), example.targets)
+        return nats * example.weights, example.weights
 
-    def window_losses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> Float[Array, " B"]:
-        """Summed loss in nats of each window [B, S+1]; weights [B, S]. Every process gives, and gets, all of them."""
+    def token_losses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> tuple[Array, Array]:
+        """Loss in nats and weight of each target of windows [B, C]; weights [B, S]. Every process gives, and gets, all
+        of them.
+        """
         places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
         return self.score(params, *places)
 
-    def _window_misses(self, params: Any, windows: Array, weights: Array) -> Float[Array, " B"]:
+    def _window_misses(self, params: Any, windows: Array, weights: Array) -> tuple[Float[Array, " B"]]:
         example = self.objective(windows, weights)
-        best = jnp.argmax(self.apply(params, example.inputs), axis=-1)
-        return jnp.sum((best != example.targets) * example.weights, axis=-1)
+        best = jnp.argmax(self.apply(params, example), axis=-1)
+        return (jnp.sum((best != example.targets) * example.weights, axis=-1),)
 
-    def window_misses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> Float[Array, " B"]:
-        """How many tokens of each window [B, S+1] are not the model's most probable ones; weights [B, S]."""
+    def window_misses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> tuple[Float[Array, " B"]]:
+        """How many tokens of each window [B, C] are not the model's most probable ones; weights [B, S]."""
         places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
         return self.miss(params, *places)
 
     def put(self, windows: np.ndarray) -> Array:
-        """Windows [k <= K, B, S+1], or of a stack [R, k <= K, B, S+1], on the mesh, padded to K.
+        """Windows [k <= K, B, C], or of a stack [R, k <= K, B, C], on the mesh, padded to K.
 
         A process of a job gives its own `rows` of them.
         """
@@ -250,7 +255,7 @@ class Together:
     def advance(
         self, windows: Sequence[np.ndarray], rates: Sequence[np.ndarray], count: int, call: Call = _plainly
     ) -> Metrics:
-        """`count` (at most K) steps of each: for each model windows [count, B, S+1] and rates [count].
+        """`count` (at most K) steps of each: for each model windows [count, B, C] and rates [count].
 
         Returns the metrics, [K], or [R, K] with those of model r in row r. `call` calls the compiled program.
         """

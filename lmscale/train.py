@@ -274,7 +274,7 @@ def finish(lane: Lane) -> None:
     params, lane.state = lane.state.params, None
     began = time.monotonic()
     with t.telemetry.clock.waiting():
-        result = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
+        result = evaluate(t.step, params, t.held_out)
     t.ledger.evaluation += time.monotonic() - began
     if not math.isfinite(result.loss_nats):
         lose(lane, f"held-out loss {result.loss_nats} after step {run.steps}")

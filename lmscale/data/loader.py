@@ -18,6 +18,8 @@ from lmscale.data.permutation import permute
 from lmscale.data.shards import Split
 from lmscale.data.slices import Slicing
 from lmscale.data.subset import Subset
+from lmscale.data.whole_documents import WholeDocuments
+from lmscale.noise import numbered
 
 BLOCK_SAMPLES = 4096
 PART_KEY = 1 << 32  # seeds are below: parts of one size are shuffled apart, and the first as if it were alone
@@ -57,12 +59,14 @@ class Loader:
     batch_sequences: int  # windows B of one step, over all processes
     seed: int
     names: tuple[str, ...] = ()  # of the parts, for messages
+    noisy: bool = False  # windows carry their numbers (lmscale.noise)
+    whole: bool = False  # windows hold whole documents (lmscale.data.whole_documents)
 
     def __post_init__(self) -> None:
         assert len(self.weights) == len(self.parts)  # rates are checked
         for number, (part, _) in enumerate(self.parts):
             whose = f" of part {mixing.part_name(number, self.names)}" if len(self.parts) > 1 else ""
-            if part.tokens < self.sequence:
+            if not self.whole and part.tokens < self.sequence:
                 raise InputError(
                     f"recipe.sequence: {self.sequence} exceeds the {part.tokens} tokens of the training text{whose}; "
                     "bring more text or shorten it"
@@ -76,7 +80,16 @@ class Loader:
     @cached_property
     def windows_per_epoch(self) -> tuple[int, ...]:
         """W of each part."""
+        if self.whole:
+            return tuple(part.windows for part in self._whole)
         return tuple(part.tokens // self.sequence for part, _ in self.parts)
+
+    @cached_property
+    def _whole(self) -> tuple[WholeDocuments, ...]:
+        names = self.names or ("the text",) * len(self.parts)
+        return tuple(
+            _whole_documents(part, self.sequence, name) for (part, _), name in zip(self.parts, names, strict=True)
+        )
 
     def unique_tokens(self, steps: int) -> int:
         """Different target tokens seen in the first `steps` steps."""
@@ -102,18 +115,22 @@ class Loader:
         return np.concatenate([b[0] for b in blocks])[here], np.concatenate([b[1] for b in blocks])[here]
 
     def windows(self, step: int, rows: slice = slice(None)) -> NDArray[np.int32]:
-        """int32 [B, S + 1], the batch of one step, or the given rows of it."""
+        """int32 [B, C], the batch of one step, or the given rows of it."""
         return self.batches(step, step + 1, rows)[0]
 
     def batches(self, start: int, stop: int, rows: slice = slice(None)) -> NDArray[np.int32]:
-        """int32 [stop - start, B, S + 1]: batches of the steps start .. stop-1, or the given rows of each.
+        """int32 [stop - start, B, C]: batches of the steps start .. stop-1, or the given rows of each.
 
-        Columns [:-1] are inputs and [1:] targets. Window i of a part targets its tokens [i S, (i + 1) S); its first
-        input is the token before, for i = 0 end-of-sequence.
+        Of S + 1 columns [:-1] are inputs and [1:] targets; where noise is drawn, a window's number is one more. Window
+        i of a part targets its tokens [i S, (i + 1) S); its first input is the token before, for i = 0 end-of-sequence.
         """
         length = self.sequence + 1
         part_of, window = (x.reshape(stop - start, -1)[:, rows] for x in self.samples(start, stop))
         batches = np.empty((*window.shape, length), np.int32)
+        if self.whole:
+            flat = zip(part_of.ravel().tolist(), window.ravel().tolist(), strict=True)
+            batches.reshape(-1, length)[:] = [self._whole[part].window(number) for part, number in flat]
+            return self._with_numbers(batches, start, stop, rows)
         begins = (window * self.sequence).ravel().tolist()
         readers = [part.read for part, _ in self.parts]
         for row, part, begin in zip(batches.reshape(-1, length), part_of.ravel().tolist(), begins, strict=True):
@@ -122,7 +139,21 @@ class Loader:
             else:
                 row[0] = self.parts[part][0].vocabulary.start_id
                 row[1:] = readers[part](0, self.sequence)
-        return batches
+        return self._with_numbers(batches, start, stop, rows)
+
+    def _with_numbers(self, batches: NDArray[np.int32], start: int, stop: int, rows: slice) -> NDArray[np.int32]:
+        if not self.noisy:
+            return batches
+        samples = np.arange(start * self.batch_sequences, stop * self.batch_sequences)
+        return numbered(batches, self.seed, samples.reshape(stop - start, -1)[:, rows])
+
+
+@functools.lru_cache(maxsize=8)
+def _whole_documents(part: Split | Subset, sequence: int, whose: str) -> WholeDocuments:
+    """Found once for all trajectories of a sweep, which replace their loader's seed alone."""
+    if isinstance(part, Subset):
+        raise InputError("corpus.unique_tokens: limits text that is cut, and pairs are not; leave it out")
+    return WholeDocuments(part, sequence, whose)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from lmscale.config import Corpus
 from lmscale.data import hub, lexicon, tfds_folder
 from lmscale.data.document import Document, Reading
 from lmscale.data.hub import hub_documents
+from lmscale.data.pair_files import pair_documents
 from lmscale.data.planting import plant
 from lmscale.data.python_source import list_package_source, list_python_source, python_documents
 from lmscale.data.text_files import json_documents, parquet_documents, text_documents
@@ -30,6 +31,7 @@ LEXICON = "lexicon"  # of lmscale.data.lexicon
 BUILT_IN = ("python_source", "package_source", LEXICON)
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
 JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
+PAIRS = (".tsv",)
 
 Reader = Callable[[Path, str, Corpus, Reading], Iterator[Document]]
 
@@ -177,6 +179,8 @@ def _reader(path: Path) -> Reader:
         return json_documents
     if ending in PARQUET:
         return parquet_documents
+    if ending in PAIRS:
+        return pair_documents
     return token_documents if ending in INTEGERS else text_documents
 
 

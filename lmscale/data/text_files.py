@@ -53,7 +53,7 @@ def json_documents(path: Path, name: str, corpus: Corpus, reading: Reading) -> I
     Raises:
         InputError: a line is too long, no UTF-8, no JSON object or without text, unless such are skipped.
     """
-    for number, line in _lines(path, reading):
+    for number, line in lines(path, reading):
         where = f"corpus.files: {str(path)!r} line {number}"
         try:
             row = json.loads(line.removeprefix(BOM).rstrip(b"\r\n").decode())
@@ -183,7 +183,7 @@ class _Progress:
         self._reading.done = self._start + min(self._tell(), self._size)
 
 
-def _lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:
+def lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that are not blank, with their numbers from 1. Longer ones than a document are bad."""
     number, empty = 0, True
     try:

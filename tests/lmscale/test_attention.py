@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.attention import BLOCK, BLOCKS_MAX, causal_attention
+from lmscale.attention import BLOCK, BLOCKS_MAX, Sight, attention
 
 ROUNDING = 3e-6  # of the largest entry: scores reach 15, so their float32 exponentials are rounded by 15 x 6e-8
 
@@ -22,7 +22,7 @@ def by_autodiff(*arrays):
 
 
 def blocked(*arrays):
-    return causal_attention(*arrays, blocked=True)
+    return attention(*arrays, causal=True, blocked=True)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -62,3 +62,71 @@ def test_replicas_are_independent():
         alone = values(blocked, *(x[r] for x in arrays), slope[r])
         for ours, theirs in zip(stacked, alone, strict=True):
             np.testing.assert_allclose(ours[r], theirs, atol=ROUNDING * max(1.0, float(jnp.abs(theirs).max())))
+
+
+LENGTH = 3 * BLOCK - 5
+
+
+def sights(keys: int) -> dict[str, tuple[Sight, bool]]:
+    """Kinds of sight over LENGTH queries, and whether they are causal. Document -1 is padding: it has queries alone."""
+    places = np.arange(LENGTH)
+    queries = jnp.asarray(np.stack([places // 50, np.where(places < 150, places // 40, -1)]))
+    others = jnp.asarray(np.stack([np.arange(keys) // 50, np.arange(keys) // 40]))
+    prefix = jnp.asarray(np.arange(keys) % 50 < 20)[None].repeat(2, axis=0)
+    return {
+        "documents": (Sight(queries, others), True),
+        "prefix": (Sight(prefix=prefix), True),
+        "prefix of documents": (Sight(queries, others, prefix), True),
+        "both sides": (Sight(), False),
+        "both sides of documents": (Sight(queries, others), False),
+    }
+
+
+@pytest.mark.parametrize("kind", sights(LENGTH))
+@pytest.mark.parametrize("blocked", [True, False])
+def test_a_query_sees_its_document(kind, blocked):
+    """Against a literal softmax over the keys that are seen."""
+    sight, causal = sights(LENGTH)[kind]
+    *arrays, slope = inputs(LENGTH)
+
+    def literal(query, key, value):
+        scores = jnp.einsum("bshk,bthk->bhst", query, key) * query.shape[-1] ** -0.5
+        place = np.arange(LENGTH)
+        seen = np.ones((2, LENGTH, LENGTH), bool)
+        if causal:
+            before = place[:, None] >= place
+            seen &= before | (np.zeros((2, 1, LENGTH), bool) if sight.prefix is None else sight.prefix[:, None])
+        if sight.queries is not None:
+            seen &= np.asarray(sight.queries)[:, :, None] == np.asarray(sight.keys)[:, None]
+        weights = jnp.where(seen[:, None], jnp.exp(scores), 0)
+        weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-30)
+        return jnp.einsum("bhst,bthk->bshk", weights, value)
+
+    def ours(query, key, value):
+        return attention(query, key, value, sight, causal=causal, blocked=blocked)
+
+    for found, expected in zip(values(ours, *arrays, slope), values(literal, *arrays, slope), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, float(jnp.abs(expected).max())))
+
+
+@pytest.mark.parametrize("blocked", [True, False])
+def test_attention_across_to_fewer_keys(blocked):
+    """Queries of document -1 see nothing and get zeros; so do their gradients."""
+    sight, causal = Sight(*sights(60)["documents"][0][:2]), False
+    query, _, _, slope = inputs(LENGTH)
+    key, value = inputs(60)[1:3]
+
+    def ours(query, key, value):
+        return attention(query, key, value, sight, causal=causal, blocked=blocked)
+
+    output, query_slope, *others = values(ours, query, key, value, slope)
+    alone = np.asarray(sight.queries)[..., None] == np.asarray(sight.keys)[:, None]
+    blind = ~alone.any(axis=-1)
+    assert blind.sum() > 100
+    assert (np.asarray(output)[blind] == 0).all()
+    assert (np.asarray(query_slope)[blind] == 0).all()
+    assert all(np.isfinite(x).all() for x in others)
+    for document in (0, 1):
+        mine, theirs = np.asarray(sight.queries)[0] == document, np.asarray(sight.keys)[0] == document
+        expected = jax.nn.dot_product_attention(query[:1, mine], key[:1, theirs], value[:1, theirs])
+        np.testing.assert_allclose(output[:1][:, mine], expected, atol=1e-5)

@@ -59,7 +59,7 @@ def test_a_sweep_compiles_a_shape_once_and_the_next_process_none(shards, tmp_pat
     cold, programs = run(shards, tmp_path, cache, *grid)
     assert cold.count("done ") == 2 * 2 * 2  # shapes, seeds, rates
     assert programs["compiled"]["advance"] == 2
-    assert programs["compiled"]["window_losses"] == 2
+    assert programs["compiled"]["token_losses"] == 2
     assert cold.count("first step after") == 2
     assert cold.count("program compiled") == 2
     records = [json.loads(path.read_text()) for path in (tmp_path / "grid" / "runs").glob("*/record.json")]

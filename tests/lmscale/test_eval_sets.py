@@ -44,7 +44,7 @@ def final_params(t: Training):
 
 def loss_by_numpy(t: Training, windows) -> float:
     """Nats per token from the model's logits, in float64."""
-    logits = np.asarray(t.step.apply(final_params(t), windows.tokens[:, :-1]), np.float64)
+    logits = np.asarray(t.step.apply(final_params(t), t.step.objective(windows.tokens)), np.float64)
     log_normaliser = np.log(np.exp(logits).sum(-1))
     right = np.take_along_axis(logits, windows.tokens[:, 1:, None], -1)[..., 0]
     return float(((log_normaliser - right) * windows.weights).sum() / windows.weights.sum())

@@ -111,7 +111,7 @@ def test_a_run_is_asked_for_its_facts(shards, make_training):
     like = {"params": t.step.abstract_state.params}
     params = Checkpoints(t.workspace.run(run.id) / "final").restore(run.steps, like)["params"]
     windows = asked.windows
-    logits = np.asarray(t.step.apply(params, windows.tokens[:, :-1]), np.float64)
+    logits = np.asarray(t.step.apply(params, t.step.objective(windows.tokens)), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     each = np.take_along_axis(log_p, windows.tokens[:, 1:, None].astype(int), -1)[..., 0]
     total = (each * windows.weights).sum(-1).reshape(-1, 4)

@@ -7,37 +7,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
+from lmscale.borders import rows_of
 from lmscale.config import MeshConfig, Size
 from lmscale.mesh import make_mesh
 from lmscale.models import build
-from lmscale.shapes import ladder_depth, shape_for, shape_of
+from lmscale.objectives import Example
+from lmscale.shapes import Shape, ladder_depth, shape_for, shape_of
 
 SHAPES = [
-    shape_of(Size(width=16, depth=1), vocab=32),
-    shape_of(Size(width=48, depth=3), vocab=259),
-    shape_of(Size(width=64, depth=2, heads=4), vocab=1000, tied=False),
-    shape_of(Size(width=64, depth=2, heads=4), vocab=259, positions=32),
+    ("decoder", shape_of(Size(width=16, depth=1), vocab=32)),
+    ("decoder", shape_of(Size(width=48, depth=3), vocab=259)),
+    ("decoder", shape_of(Size(width=64, depth=2, heads=4), vocab=1000, tied=False)),
+    ("decoder", shape_of(Size(width=64, depth=2, heads=4), vocab=259, positions=32)),
+    ("encoder", shape_of(Size(width=48, depth=2), vocab=260, family="encoder")),
+    ("encoder_decoder", shape_of(Size(width=48, depth=2), vocab=265, family="encoder_decoder", written=8, tied=False)),
+    (
+        "encoder_decoder",
+        shape_of(Size(width=16, depth=1), vocab=32, family="encoder_decoder", written=24, positions=24),
+    ),
+    ("lstm", shape_of(Size(width=24, depth=3), vocab=259, family="lstm")),
 ]
+SEQUENCE = 24
+each_shape = pytest.mark.parametrize(("family", "shape"), SHAPES, ids=lambda value: str(value))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_params_equal_the_real_tree(shape):
-    model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
-    tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+def example(shape: Shape, batch: int, sequence: int = SEQUENCE) -> Example:
+    """Rows of one document each, as long as the family reads and writes them."""
+    source = rows_of(jnp.zeros((batch, sequence), jnp.int32))
+    tokens = jnp.zeros((batch, shape.written or sequence), jnp.int32)
+    return Example(rows_of(tokens), tokens, jnp.ones(tokens.shape), source=source if shape.written else None)
+
+
+@each_shape
+def test_params_equal_the_real_tree(family, shape):
+    model = build(family, shape, make_mesh(MeshConfig()), jnp.float32)
+    tree = jax.eval_shape(model.init, jax.random.key(0), example(shape, 1))["params"]
     sizes = jax.tree_util.tree_map_with_path(lambda path, x: (jax.tree_util.keystr(path), x.size), tree)
     leaves = jax.tree.leaves(sizes, is_leaf=lambda x: isinstance(x, tuple))
     assert sum(size for _, size in leaves) == shape.params
     assert sum(size for name, size in leaves if "embedding" in name or "head" in name) == shape.params_embedding
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_flops_equal_the_dot_products_of_the_program(shape):
-    sequence, batch = 24, 3
-    model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
-    tokens = jnp.zeros((batch, sequence), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
-    jaxpr = jax.make_jaxpr(model.apply)(params, tokens)
-    assert dot_flops(jaxpr.jaxpr) == shape.forward_flops_per_token(sequence) * batch * sequence
+@each_shape
+def test_flops_equal_the_dot_products_of_the_program(family, shape):
+    batch = 3
+    model = build(family, shape, make_mesh(MeshConfig()), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), example(shape, batch))
+    jaxpr = jax.make_jaxpr(model.apply)(params, example(shape, batch))
+    assert dot_flops(jaxpr.jaxpr) == shape.forward_flops_per_token(SEQUENCE) * batch * SEQUENCE
 
 
 def dot_flops(jaxpr) -> float:
@@ -65,9 +82,9 @@ def jaxprs_in(params: dict) -> list:
 def test_flops_agree_with_xla_on_an_unscanned_model():
     shape, sequence, batch = shape_of(Size(width=128, depth=2), vocab=512), 64, 4
     model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
-    tokens = jnp.zeros((batch, sequence), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
-    counted = jax.jit(model.apply).lower(params, tokens).compile().cost_analysis()
+    given = example(shape, batch, sequence)
+    params = jax.eval_shape(model.init, jax.random.key(0), given)
+    counted = jax.jit(model.apply).lower(params, given).compile().cost_analysis()
     ours = shape.forward_flops_per_token(sequence) * batch * sequence
     assert counted is not None
     assert ours <= counted["flops"] <= 1.08 * ours  # XLA also counts the element-wise operations
@@ -85,7 +102,7 @@ def test_ladder_meets_published_models():
 def test_ladder_comes_near_any_count(params, vocab):
     if params < 40 * vocab:
         return
-    shape = shape_for(params, vocab)
+    shape = shape_for(params, shape_of(Size(width=16), vocab=vocab))
     assert abs(shape.params / params - 1) < 0.15
     assert shape.head_size % 2 == 0
     assert shape.heads * shape.head_size == shape.width
@@ -93,4 +110,4 @@ def test_ladder_comes_near_any_count(params, vocab):
 
 def test_a_count_below_the_ladder_is_refused():
     with pytest.raises(InputError, match="below the ladder's smallest"):
-        shape_for(100, 259)
+        shape_for(100, shape_of(Size(width=16), vocab=259))

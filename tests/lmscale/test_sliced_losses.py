@@ -130,6 +130,8 @@ def test_groups_kept_later_are_scored_without_training(make_assembly, with_group
 def test_a_loss_by_window_adds_up(with_groups, make_training):
     t = make_training(with_groups())
     params, windows = t.step.init(0).params, t.held_out
-    nats = by_window(t.step.window_losses, params, windows.tokens, windows.weights, t.step.row_devices)
+    by_token, counted = by_window(t.step.token_losses, params, windows.tokens, windows.weights, t.step.row_devices)
+    np.testing.assert_array_equal(counted, windows.weights)
+    nats = by_token.sum(axis=1)
     whole = summarise(nats, windows.weights.sum(axis=1), windows.documents, windows.bytes_scored)
     assert whole.loss_nats == pytest.approx(nats.sum() / windows.tokens_scored)

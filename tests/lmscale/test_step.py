@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from lmscale.borders import rows_of
 from lmscale.config import MeshConfig
 from lmscale.evaluate import summarise
 from lmscale.mesh import make_mesh, spec
-from lmscale.objectives import cross_entropy
+from lmscale.objectives import Example, cross_entropy
 from lmscale.step import State, Step
 
 COMPILED: dict[tuple, Step] = {}  # these tests ask for the same programs again and again
@@ -36,6 +37,11 @@ def run(step: Step, assembly) -> tuple[State, np.ndarray]:
     return state, np.asarray(metrics.loss_nats)
 
 
+def read(tokens) -> Example:
+    """Rows of one document each."""
+    return Example(rows_of(tokens), tokens, jnp.ones(tokens.shape))
+
+
 def largest_difference(a, b) -> float:
     return max(
         float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
@@ -56,11 +62,14 @@ def test_positions_are_those_of_the_table_where_they_are_learned(make_assembly):
     """Over one token repeated, attention mixes equal values wherever it looks: only a table tells positions apart."""
     tokens = jnp.full((2, 16), 5, jnp.int32)
     rotary, learned = (make_step(make_assembly(positions=positions)) for positions in ("rotary", "learned"))
-    assert largest_difference(*np.split(rotary.apply(rotary.init().params, tokens)[0, [3, 9]], 2)) < 1e-5
+    assert largest_difference(*np.split(rotary.apply(rotary.init().params, read(tokens))[0, [3, 9]], 2)) < 1e-5
     params = learned.init().params
     assert params["position_embedding"].shape == (16, 16)
-    assert largest_difference(*np.split(learned.apply(params, tokens)[0, [3, 9]], 2)) > 0.1
-    assert largest_difference(learned.apply(params, tokens[:, :10]), learned.apply(params, tokens)[:, :10]) < 1e-5
+    assert largest_difference(*np.split(learned.apply(params, read(tokens))[0, [3, 9]], 2)) > 0.1
+    assert (
+        largest_difference(learned.apply(params, read(tokens[:, :10])), learned.apply(params, read(tokens))[:, :10])
+        < 1e-5
+    )
 
     assembly, two = make_assembly(positions="learned"), MeshConfig(fsdp=2)
     (_, alone), (_, spread) = run(make_step(assembly), assembly), run(make_step(assembly, two), assembly)
@@ -94,7 +103,7 @@ def test_no_position_sees_the_future(make_assembly):
     def logits_at(position, inputs_embedded):
         # the derivative of one position's logits in every input: a table with a row for each position
         table = params | {"embedding": inputs_embedded}
-        return step.apply(table, jnp.arange(16)[None])[0, position].sum()
+        return step.apply(table, read(jnp.arange(16)[None]))[0, position].sum()
 
     for position in (0, 7, 15):
         gradient = jax.grad(logits_at, argnums=1)(position, embedding[:32])
@@ -144,7 +153,7 @@ def test_a_count_below_the_dispatch_stops_there(make_assembly):
 def test_bfloat16_arithmetic_keeps_float32_parameters(make_assembly):
     assembly = make_assembly(recipe={"compute_dtype": "bfloat16"})
     step = make_step(assembly)
-    assert step.apply(step.init().params, jnp.zeros((1, 4), jnp.int32)).dtype == jnp.float32
+    assert step.apply(step.init().params, read(jnp.zeros((1, 4), jnp.int32))).dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(step.init().params)} == {np.dtype("float32")}
     _, losses = run(step, assembly)
     _, exact = run(make_step(make_assembly()), make_assembly())
