@@ -18,7 +18,7 @@ BLOCKS_MAX = 8  # they are unrolled, so long sequences take longer blocks
 class Sight(NamedTuple):
     """Which keys a query sees, beside what `causal` says: those of its own document; a prefix from anywhere.
 
-    None stands for what is the same everywhere: one document, no prefix.
+    None stands for what is the same everywhere: one document, no prefix. A number below 0 stands for no document.
     """
 
     queries: Int[Array, "B S"] | None = None  # the document of each query
@@ -39,7 +39,8 @@ class Sight(NamedTuple):
                 seen = seen | self.prefix[:, None, columns]
         if self.queries is None or self.keys is None:
             return seen
-        own = self.queries[:, rows, None] == self.keys[:, None, columns]
+        keys = self.keys[:, None, columns]
+        own = (self.queries[:, rows, None] == keys) & (keys >= 0)
         return own if seen is None else own & seen
 
 
