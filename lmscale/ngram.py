@@ -1,4 +1,6 @@
-"""The count-based baseline: interpolated modified Kneser-Ney (Chen & Goodman 1999, Sec. 3; as in KenLM, Heafield et al. 2013).
+"""The count-based baseline: n-grams with interpolated modified Kneser-Ney smoothing.
+
+Chen & Goodman 1999, Sec. 3 (Harvard TR-10-98), with the conventions of KenLM (Heafield et al. 2013):
 
     p_m(w | h) = max(a(h w) - D(a(h w)), 0) / sum_v a(h v) + b(h) p_{m-1}(w | h without its first token)
 
@@ -31,10 +33,10 @@ class Discounts:
 
 
 def discounts(counts: NDArray[np.uint32]) -> Discounts:
-    """D_j = j - (j + 1) Y n_{j+1} / n_j with Y = n_1 / (n_1 + 2 n_2), n_j grams of count j (Chen & Goodman 1999, eq. 26).
+    """D_j = j - (j + 1) Y n_{j+1} / n_j with Y = n_1 / (n_1 + 2 n_2) and n_j grams of count j (TR-10-98, eq. 26).
 
-    Where n_1, n_2 or n_3 is 0 or a discount is outside 0 .. j (few grams, or nearly all of them seen often, as bytes are
-    at low orders), all three are KenLM's fallback.
+    Where n_1, n_2 or n_3 is 0 or a discount is outside 0 .. j (few grams, or nearly all of them seen often, as bytes
+    are at low orders), all three are KenLM's fallback.
     """
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
     if not (n1 and n2 and n3):
@@ -66,8 +68,9 @@ class KneserNey:
     """An n-gram model. Each target is scored with the context that its window shows, `order` - 1 tokens at most.
 
     A context that begins with end-of-sequence is whole, however short: its order's adjusted counts are its counts, and
-    are discounted like the others of that order (as KenLM does with `<s>`). A context of c tokens that the window's edge
-    cut short is scored by the model of order c + 1, so by counts, for nothing longer is known of it to fall back from.
+    are discounted like the others of that order (as KenLM does with `<s>`). A context of c tokens that was cut short by
+    the window's edge is scored as the model of order c + 1 does, by counts: adjusted counts are made for falling back
+    from a longer context that was not seen, and this one was not tried.
 
     `params` is the number of stored counts: distinct n-grams of all orders.
     """
@@ -157,7 +160,9 @@ def estimate(
         taken = tuple(Discounts(values=held[m - 1], fallback=False) if held else discounts(each) for each in both)
         amounts = np.array([(0.0, *each.values) for each in taken])
         contexts = keys // np.uint64(counts.vocab)
-        starts = np.flatnonzero(np.concatenate([[True], contexts[1:] != contexts[:-1]]))
+        begins = np.ones(len(contexts), bool)
+        begins[1:] = contexts[1:] != contexts[:-1]
+        starts = np.flatnonzero(begins)
         totals = np.add.reduceat(both, starts, axis=1, dtype=np.float64)
         off = np.stack([a[np.minimum(each, 3)] for a, each in zip(amounts, both, strict=True)])
         tables.append(

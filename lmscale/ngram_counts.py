@@ -1,13 +1,13 @@
-"""Counts of the n-grams of all orders up to one, taken from windows of a token stream: sorted arrays that grow. numpy alone.
+"""Counts of the n-grams of all orders up to one, taken from windows of a token stream: sorted arrays that grow.
 
 A gram of order m is a target with the m - 1 tokens before it, as far as its window shows them. Every target is counted
 once at each order for which its window shows enough:
 
-- What lies before the window's first input is unknown, not absent: a target with c tokens of context counts at the orders
-  1 .. c + 1 and at none above. Nothing is padded, for padding would claim that documents begin at every window.
-- A context ends at the nearest end-of-sequence and holds it as its first token: it is the start symbol of the document
-  that follows it, as `<s>` in KenLM, and as a target the end symbol of its own. Nothing lies before it, so no gram has it
-  inside. Without an end-of-sequence there are no borders.
+- What lies before the window's first input is unknown, not absent: a target with c tokens of context counts at the
+  orders 1 .. c + 1 and at none above. Padding would claim that a document begins at every window.
+- A context goes back to the nearest end-of-sequence and holds it as its first token: it is the start symbol of the
+  document that follows it, as `<s>` in KenLM, and as a target the end symbol of its own. Nothing lies before it, so no
+  gram has it inside. Without an end-of-sequence there are no borders.
 
 Orders below that of a model use adjusted counts (Chen & Goodman 1999, Sec. 3; Heafield et al. 2013, Sec. 3.1):
 the number of different tokens seen before a gram. A gram that begins with end-of-sequence has none, and keeps its count
@@ -37,11 +37,11 @@ class NgramCounts:
     """Distinct n-grams of the orders 1 .. `order` with their counts, of all windows added so far.
 
     The tokens of a gram are packed into one uint64, the oldest most significant, where vocab^m fits; above, its key is
-    (index of its first m - 1 tokens among the grams of that order) x vocab + (its last). Either way keys in ascending order
-    have grams of one context side by side. Tables are the same whatever batches the windows came in.
+    (index of its first m - 1 tokens among the grams of that order) x vocab + (its last). Either way keys in ascending
+    order have grams of one context side by side. Tables are the same whatever batches the windows came in.
 
-    12 bytes a stored count, and a block of windows (BLOCK_TOKENS) with what sorting it takes; twice as much of one
-    order while new grams are merged into it.
+    Memory is 12 bytes a stored count, a block of windows (BLOCK_TOKENS) with what sorting it takes, and one order's
+    table a second time while new grams are merged into it.
 
     Args:
         order: 1 to 6.
@@ -223,16 +223,14 @@ class NgramCounts:
 def check_windows(windows: NDArray[np.int32], vocab: int) -> None:
     """Raises InputError unless windows are integers [B, S + 1] with S >= 1 and ids below `vocab`."""
     if windows.ndim != 2 or windows.shape[1] < 2 or windows.dtype.kind not in "iu":
-        raise InputError(
-            f"windows: {windows.dtype} {windows.shape} are not integers [B, S + 1]; give windows of tokens"
-        )
-    if windows.size and not (0 <= int(windows.min()) and int(windows.max()) < vocab):
-        worst = int(windows.min()) if int(windows.min()) < 0 else int(windows.max())
-        raise InputError(f"windows: id {worst} is not 0 to {vocab - 1}; give the vocabulary that made the tokens")
+        raise InputError(f"windows: {windows.dtype} {windows.shape} are not integers [B, S + 1]; give tokens")
+    for worst in (int(windows.min()), int(windows.max())) if windows.size else ():
+        if not 0 <= worst < vocab:
+            raise InputError(f"windows: id {worst} is not 0 to {vocab - 1}; give the vocabulary that made the tokens")
 
 
 def context_tokens(tokens: NDArray, eos_id: int | None) -> NDArray[np.int64]:
-    """int64 [B, S]: how many tokens of context each target of [B, S + 1] has, its document's end-of-sequence included."""
+    """int64 [B, S]: tokens of context of each target of [B, S + 1], back to an end-of-sequence, and with it."""
     columns = np.arange(tokens.shape[1] - 1)
     if eos_id is None:
         return np.broadcast_to(columns + 1, (len(tokens), len(columns)))
@@ -243,8 +241,8 @@ def context_tokens(tokens: NDArray, eos_id: int | None) -> NDArray[np.int64]:
 def gram_keys(tokens: Keys, order: int, vocab: int, packed_order: int, keys: Keys, places: Keys) -> Keys:
     """uint64 [B, S]: keys of the grams that end in each target, from what they were one order below.
 
-    `keys` [B, S] are those of the order below, and are overwritten; `places` [B, S] their indices in its table, read above
-    `packed_order` alone. A key is right only where the target has `order` - 1 tokens of context (and a place before it).
+    `keys` [B, S] are those of the order below, and are overwritten; `places` [B, S], read above `packed_order` alone,
+    are their indices in its table. A key is right where the target has `order` - 1 tokens of context, with a place.
     """
     if order == 1:
         return tokens[:, 1:].copy()
