@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from analysis.errors import InputError
 
 ORDER_MOST = 6
-BLOCK_TOKENS = 1 << 22  # targets counted at a time: the working memory beside the counts, some 60 bytes each
+BLOCK_TOKENS = 1 << 22  # targets counted at a time: working memory beside the counts of some 50 bytes each
 TARGETS_MOST = (1 << 32) - 1  # a count is uint32
 FORMAT = 1
 
@@ -208,11 +208,15 @@ class NgramCounts:
             made._keys = [arrays[f"keys_{m}"] for m in range(1, order + 1)]
             made._counts = [arrays[f"counts_{m}"] for m in range(1, order + 1)]
             made._counted = counted
-            for keys, counts in zip(made._keys, made._counts, strict=True):
-                if (keys.dtype, counts.dtype, keys.shape) != (np.uint64, np.uint32, counts.shape):
+            contexts = 1
+            for m, (keys, counts) in enumerate(zip(made._keys, made._counts, strict=True), 1):
+                if (keys.dtype, counts.dtype, keys.shape) != (np.uint64, np.uint32, counts.shape) or keys.ndim != 1:
                     raise ValueError("a table of another type or size")
-                if keys.ndim != 1 or (keys[1:] <= keys[:-1]).any() or (counts == 0).any():
+                if (keys[1:] <= keys[:-1]).any() or (counts == 0).any():
                     raise ValueError("a table out of order")
+                if len(keys) and int(keys[-1]) >= contexts * vocab:
+                    raise ValueError("a gram of a context that is not there")
+                contexts = vocab**m if m < made.packed_order else len(keys)
             if int(made._counts[0].sum(dtype=np.int64)) != counted:
                 raise ValueError("counts that do not add up")
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:

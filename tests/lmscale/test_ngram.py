@@ -173,6 +173,45 @@ def test_with_one_discount_it_is_interpolated_kneser_ney_of_nltk():
     assert compared == 30
 
 
+def test_probabilities_are_those_that_lmplz_of_kenlm_printed():
+    """Text and ARPA file as published in github.com/kpu/kenlm/issues/405 (`lmplz -o 2`, revision 4cb443e6).
+
+    lmplz took the last unigram of its order (`ski`) by its count, 2, where its adjusted count is 1, so n_1 = 4 and
+    n_2 = 3 for unigrams: D = 0.4, 1.6, 1.4 by the equation. It counts `<unk>` among the outcomes.
+    """
+    text = "I went to|I go to|You went to|You go to|Joe went to|Joe go to|Anna went ski|Anna went ski"
+    words = ("<unk>", "</s>", "I", "went", "to", "go", "You", "Joe", "Anna", "ski")
+    ids = {word: number for number, word in enumerate(words)}
+    ids["<s>"] = EOS
+    lines = [[ids[word] for word in f"<s> {line} </s>".split()] for line in text.split("|")]
+    counts = counted(lines, order=2, vocab=10)
+    model = estimate(counts, held=[(0.4, 1.6, 1.4), discounts(counts.counts(2)).values])
+    printed = {  # log10; a context that was never seen leaves a unigram alone
+        ("<unk>", "<unk>"): -1.30103,
+        ("<unk>", "</s>"): -1.1249387,
+        ("<unk>", "I"): -1.0579919,
+        ("<unk>", "went"): -0.6726411,
+        ("<unk>", "to"): -1.1249387,
+        ("<unk>", "go"): -0.82390875,
+        ("<unk>", "You"): -1.0579919,
+        ("<unk>", "Joe"): -1.0579919,
+        ("<unk>", "Anna"): -1.0579919,
+        ("<unk>", "ski"): -1.0579919,
+        ("to", "</s>"): -0.26962152,
+        ("ski", "</s>"): -0.7123581,
+        ("<s>", "I"): -0.9649993,
+        ("I", "went"): -0.383262,
+        ("You", "went"): -0.383262,
+        ("Joe", "went"): -0.383262,
+        ("I", "ski"): -0.5228788 - 1.0579919,  # backoffs
+        ("went", "went"): -0.022929981 - 0.6726411,
+        ("to", "go"): -0.30103 - 0.82390875,
+        ("<s>", "to"): -0.059768215 - 1.1249387,
+    }
+    windows = np.array([[ids[before], ids[word]] for before, word in printed], np.int32)
+    np.testing.assert_allclose(-model.token_nats(windows)[:, 0] / math.log(10), [*printed.values()], atol=2e-7)
+
+
 # --- counting
 
 
@@ -222,14 +261,28 @@ def test_saved_counts_go_on(tmp_path):
     assert again.targets == windows[:, 1:].size
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "other"])
+@pytest.mark.parametrize("damage", ["cut", "missing", "other", "disordered", "dangling", "sum"])
 def test_a_damaged_file_is_refused(tmp_path, damage):
     path = tmp_path / "a.npz"
-    if damage == "cut":
-        counted(random_windows(1, 9, (20, 9)), order=3, vocab=9).save(path)
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "other":
-        np.savez(path.open("wb"), keys_1=np.zeros(3))
+    counted(spread(random_windows(1, 9, (20, 9)), 9, LARGE), order=5, vocab=LARGE).save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    match damage:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-100])
+        case "missing":
+            path.unlink()
+        case "other":
+            arrays = {"keys_1": arrays["keys_1"]}
+        case "disordered":
+            arrays["keys_2"] = arrays["keys_2"][::-1]
+        case "dangling":
+            arrays["keys_5"][-1] += np.uint64(1000 * LARGE)
+        case "sum":
+            arrays["counts_1"][0] += 1
+    if damage not in ("cut", "missing"):
+        with path.open("wb") as stream:
+            np.savez(stream, **arrays)
     with pytest.raises(InputError, match="holds no counts"):
         NgramCounts.load(path)
 
