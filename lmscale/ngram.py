@@ -72,8 +72,8 @@ class KneserNey:
     the window's edge is scored as the model of order c + 1 does, by counts: adjusted counts are made for falling back
     from a longer context that was not seen, and this one was not tried.
 
-    `params` is the number of stored counts: distinct n-grams of all orders. Memory is 16 bytes for each, and 40 for each
-    context. A model keeps the tables of the moment when it was made, whatever is counted later.
+    `params` is the number of stored counts: distinct n-grams of all orders. Memory is 16 bytes for each, and 40 for
+    each context. A model keeps the tables of the moment when it was made, whatever is counted later.
     """
 
     def __init__(self, vocab: int, eos_id: int | None, packed_order: int, tables: Sequence[_Order]) -> None:
