@@ -126,14 +126,18 @@ def losses(windows: np.ndarray, held_out: EvaluationSet) -> None:
     print(f"\nbits per byte of {held_out.tokens_scored:,} held-out tokens (stored counts)")
     print("| tokens | " + " | ".join(f"order {order}" for order in orders) + " |")
     print("|---" * (ORDER_MOST + 1) + "|")
-    tokens, start, fallbacks, models = FIRST_TOKENS, 0, [], []
+    tokens, start, models = FIRST_TOKENS, 0, []
+    fallbacks: dict[str, None] = {}  # in order, once
     while start < len(windows):
         stop = min(tokens // per_batch, len(windows))
         for batch in windows[start:stop]:
             counts.add(batch)
         models = [estimate(counts, order) for order in orders]
-        fell = [(m.order, order) for m in models for order, each in enumerate(m.discounts, 1) if each.fallback]
-        fallbacks += [f"order {order} of the model of order {of} at {counts.targets:,}" for of, order in fell]
+        for model in models:
+            for order, each in enumerate(model.discounts, 1):
+                if each.fallback:
+                    kind = "counts" if order == model.order else "adjusted counts"
+                    fallbacks[f"{kind} of order {order} at {counts.targets:,} tokens"] = None
         cells = [f"{bits_per_byte(model, held_out):.3f} ({model.params:,})" for model in models]
         print(f"| {counts.targets:,} | " + " | ".join(cells) + " |", flush=True)
         tokens, start = tokens * 2, stop
@@ -157,7 +161,7 @@ def compare_with_kenlm(lmplz: str | None, documents: list[np.ndarray], folder: P
     training = documents[: int(np.searchsorted(ends, KENLM_TRAINING))]
     known = np.unique(np.concatenate(training))
     rest = [each for each in documents[len(training) :] if np.isin(each, known).all()]
-    held_out = rest[: int(np.searchsorted(np.cumsum([len(each) for each in rest]), KENLM_HELD_OUT))]
+    held_out = rest[: int(np.searchsorted(np.cumsum([len(each) for each in rest]), KENLM_HELD_OUT)) + 1]
     text, arpa = folder / "text.txt", folder / "model.arpa"
     text.write_text("".join(f"{sentence(each)}\n" for each in training))
     command = [lmplz, "-o", str(KENLM_ORDER), "--discount_fallback", "--vocab_pad", str(BYTES.size), "-S", "1G"]
