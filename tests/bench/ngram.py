@@ -123,7 +123,7 @@ def losses(windows: np.ndarray, held_out: EvaluationSet) -> None:
     """Bits per byte at each order, of one pass over the text; and where the discounts did not follow from it."""
     counts, per_batch = NgramCounts(order=ORDER_MOST, vocab=BYTES.size, eos_id=EOS), SEQUENCE * ROWS
     orders = range(1, ORDER_MOST + 1)
-    print(f"\nbits per byte of {held_out.tokens_scored:,} held-out tokens (stored counts)")
+    print(f"\nbits per byte of {held_out.tokens_scored:,} held-out tokens (stored counts)\n")
     print("| tokens | " + " | ".join(f"order {order}" for order in orders) + " |")
     print("|---" * (ORDER_MOST + 1) + "|")
     tokens, start, models = FIRST_TOKENS, 0, []
@@ -141,7 +141,7 @@ def losses(windows: np.ndarray, held_out: EvaluationSet) -> None:
         cells = [f"{bits_per_byte(model, held_out):.3f} ({model.params:,})" for model in models]
         print(f"| {counts.targets:,} | " + " | ".join(cells) + " |", flush=True)
         tokens, start = tokens * 2, stop
-    print("discounts by fallback: " + ("; ".join(fallbacks) or "none"))
+    print("\ndiscounts by fallback: " + ("; ".join(fallbacks) or "none"))
     nats = models[-1].token_nats(held_out.tokens)
     for column in range(8):
         counting = held_out.weights[:, column] > 0
