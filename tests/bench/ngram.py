@@ -89,7 +89,7 @@ def speeds(
     name: str, windows: np.ndarray, held_out: EvaluationSet, vocab: int, orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
 ) -> None:
     size, scored = windows[..., 1:].size / 1e6, held_out.weights.size / 1e6
-    print(f"\n{name}: {size:.1f} MB counted, {scored:.2f} MB scored")
+    print(f"\n{name}: {size:.1f} MB counted, {scored:.2f} MB scored\n")
     print(
         "| order | counting, MB/s | estimating, s | scoring, MB/s | stored counts | tables, MB | peak, MB | model, MB |"
     )
