@@ -16,8 +16,9 @@ A model has as many tokens of context (128), so it sees more text the longer its
 make more bytes of text (`trained_bytes`). Four sizes, three token counts, minutes for each on two CPU cores.
 
 A vocabulary takes width x K parameters (input and output share them), which is most of a small model: at K = 1,024 and
-width 32 more than the layers have. So K is small here, and larger ones are for larger models; exponents depend on whether
-embeddings count (`params_embedding` says how many there are). Bytes have 259 pieces, characters those that there are.
+width 32 more than the layers have. So K is small here, and larger ones are for larger models; exponents depend on
+whether embeddings count (`params_embedding` says how many there are). Bytes have 259 pieces, characters those that
+there are.
 """
 
 from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
