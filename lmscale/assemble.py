@@ -14,6 +14,7 @@ from lmscale.data.clean.prepared import BYTES, FIRST_BYTE
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.pair_files import SEPARATOR
 from lmscale.data.prepare import ensure_prepared
+from lmscale.data.prepared import scored_with
 from lmscale.data.shards import Shards, Split, Vocabulary, open_shards
 from lmscale.data.slices import sliced
 from lmscale.data.subset import Subset
@@ -105,7 +106,8 @@ def open_texts(
         try:
             limit = each.corpus.unique_tokens
             check(limit is None, "corpus.unique_tokens", limit, "limits training, and nothing trains on it; drop it")
-            texts[each.name] = _open(each.corpus, shards, say, processes)
+            scored = scored_with(study.corpus, each.corpus, shards)
+            texts[each.name] = _open(scored, shards, say, processes)
         except InputError as error:
             raise InputError(f"eval_sets.{each.name}.{error}") from None
     return texts
@@ -247,8 +249,8 @@ def _eval_set(study: Study, eval_set: EvalSet, text: OpenText, vocabulary: Vocab
             theirs.digest == vocabulary.digest,
             f"eval_sets.{eval_set.name}",
             theirs.name,
-            f"is its vocabulary, but the study trains on {vocabulary.name!r}; name a Task with that vocabulary (text "
-            "files are always read as bytes)",
+            f"is its vocabulary, but the study trains on {vocabulary.name!r}; name a Task with that "
+            "vocabulary, or text without one",
         )
     windows = evaluation_set(*splits, sequence=study.recipe.sequence, tokens=eval_set.tokens)
     windows = sliced(windows, *(part.shards for part in text))

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, Self
 from lmscale.data.clean.settings import Cleaning as Cleaning  # parts of what a study says
 from lmscale.data.facts import FACTS_SET
 from lmscale.data.facts import Facts as Facts
+from lmscale.data.vocabulary_kind import VocabularyKind
 from lmscale.typed import check, normalise
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -152,7 +153,9 @@ class Corpus:
     packages: tuple[str, ...] = PACKAGES  # installed distributions whose Python sources are `package_source`
     data_dir: str | None = None  # of tfds:NAME; none: TFDS_DATA_DIR, or ~/tensorflow_datasets
     text_field: str = "text"  # where JSON lines, Parquet, TFDS and Hugging Face datasets hold a document's text
-    vocabulary: str | None = None  # a SentencePiece .model file; none: bytes. A Task of `module` brings its own
+    # A SentencePiece .model file, or one that is trained on the training documents: char, char:K, word:K, unigram:K,
+    # bpe:K (K pieces). None: bytes. A Task of `module` brings its own
+    vocabulary: str | None = None
     token_type: TokenType = "uint8"  # of .bin files
     vocab_size: int | None = None  # ids of .npy and .bin files; none: 256, of bytes
     slices: tuple[str, ...] = ()  # fields kept for each document, by which its loss can be told apart: source, language
@@ -168,6 +171,15 @@ class Corpus:
 
     def __post_init__(self) -> None:
         normalise(self, "corpus.")
+        if (kind := self.trained) is not None:
+            object.__setattr__(self, "vocabulary", str(kind))  # bpe:4e3 is bpe:4000
+            check(
+                self.module is None or bool(self.files),
+                "corpus.vocabulary",
+                self.vocabulary,
+                f"is trained on lmscale's own sources, but the Tasks of module {self.module!r} bring their own "
+                "vocabulary; leave it out",
+            )
         check(
             self.facts is None or bool(self.files) or self.task in ("python_source", "package_source"),
             "corpus.facts",
@@ -199,6 +211,11 @@ class Corpus:
     def name(self) -> str:
         """The corpus in tables and folder names."""
         return ("files" if self.files else self.task) + "_facts" * (self.facts is not None)
+
+    @property
+    def trained(self) -> VocabularyKind | None:
+        """The vocabulary that is to be trained on the text; None for bytes and for a file."""
+        return None if self.vocabulary is None else VocabularyKind.from_text(self.vocabulary)
 
 
 @dataclass(frozen=True, kw_only=True)

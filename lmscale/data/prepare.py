@@ -27,6 +27,7 @@ from lmscale.data.prepared import (
     Part,
     Place,
     complete,
+    find_own_place,
     find_prepared,
     member_place,
     own_place,
@@ -35,6 +36,7 @@ from lmscale.data.prepared import (
     write_parts,
 )
 from lmscale.data.shards import open_shards
+from lmscale.data.train_vocabulary import train_vocabulary
 from lmscale.executors.cores import cores
 from lmscale.typed import build
 
@@ -80,7 +82,9 @@ def prepare(corpus: Corpus, root: Path, *, echo: Echo, processes: int | None = N
                 from lmscale.data.tfds_source import fetch_tfds
 
                 fetch_tfds(corpus)  # first, for its place follows its content
-            place = own_place(corpus, root)
+            if (place := find_own_place(corpus, root)) is None:
+                train_vocabulary(corpus, root, echo, processes)
+                place = own_place(corpus, root)
             _once(place, echo, lambda place: prepare_own(place, echo, processes))
             return (Part(name=corpus.name, rate=1.0, folder=place.folder),)
         return _prepare_tasks(corpus, root, echo, processes)

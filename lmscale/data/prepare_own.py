@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
+from lmscale.config import Corpus
 from lmscale.data import lexicon, sources
 from lmscale.data.clean.ledger import Ledger
 from lmscale.data.crew import work
 from lmscale.data.document import Document, Reading
+from lmscale.data.folder_names import SOURCE
 from lmscale.data.pieces import ENDING, is_whole
 from lmscale.data.preparation import Echo, Progress, join, pieces_folder, versions
-from lmscale.data.prepared import SOURCE, Place, earlier_vocabulary
+from lmscale.data.prepared import Place, earlier_vocabulary
 from lmscale.data.shards import FEATURE
 from lmscale.data.text_files import CHUNK_BYTES as CUT_BYTES
 from lmscale.data.tokenise import CHUNK_BYTES, Chunk, Tokenise, chunks
+from lmscale.data.vocabulary_store import how_trained
 
 ALONE_BYTES = 4 * CHUNK_BYTES  # below this, starting further processes takes longer than they save
 
@@ -45,7 +48,7 @@ def prepare_own(place: Place, echo: Echo, processes: int) -> Path:
 
         def missing() -> Iterator[Chunk]:
             first = True
-            for chunk in chunks(_documents(place, reading, ledger, processes), corpus.slices, pieces):
+            for chunk in chunks(cleaned(corpus, reading, ledger, processes, place.source), corpus.slices, pieces):
                 order.append(chunk.path)
                 if chunk.path not in kept:
                     if first:
@@ -69,19 +72,22 @@ def prepare_own(place: Place, echo: Echo, processes: int) -> Path:
         return join(place, vocabularies, order, lambda dropped: _about(place, reading, ledger, dropped))
 
 
-def changed(place: Place) -> InputError:
-    return InputError(f"corpus: the text of {place.corpus.name!r} changed while it was prepared; run the command again")
+def changed(corpus: Corpus) -> InputError:
+    return InputError(f"corpus: the text of {corpus.name!r} changed while it was prepared; run the command again")
 
 
-def _documents(place: Place, reading: Reading, ledger: Ledger, processes: int) -> Iterator[Document]:
-    documents = sources.documents(place.corpus, reading)
-    if place.corpus.cleaning is not None:
+def cleaned(
+    corpus: Corpus, reading: Reading, ledger: Ledger, processes: int, source: str | None = None
+) -> Iterator[Document]:
+    """The documents of one of lmscale's own sources as they are tokenised. `source` replaces the field of that name."""
+    documents = sources.documents(corpus, reading)
+    if corpus.cleaning is not None:
         from lmscale.data.clean.pipeline import clean
 
-        documents = clean(documents, place.corpus.cleaning, ledger, processes)
+        documents = clean(documents, corpus.cleaning, ledger, processes)
     for document in documents:
-        if place.source is not None and SOURCE in document.fields:
-            document = replace(document, fields={**document.fields, SOURCE: place.source})
+        if source is not None and SOURCE in document.fields:
+            document = replace(document, fields={**document.fields, SOURCE: source})
         yield document
 
 
@@ -91,7 +97,7 @@ def _about(place: Place, reading: Reading, ledger: Ledger, dropped: int) -> dict
     assert choice is not None
     now = sources.survey(corpus).fingerprint
     if place.fingerprint is not None and now != place.fingerprint:
-        raise changed(place)
+        raise changed(corpus)
     used = ["numpy", *(["sentencepiece"] if choice.model is not None else [])]
     return {
         "corpus": corpus.name,
@@ -105,6 +111,7 @@ def _about(place: Place, reading: Reading, ledger: Ledger, dropped: int) -> dict
             "dropped_empty": dropped,
             "left_out": dict(sorted((Counter(survey.left_out) + reading.left_out).items())),
             "packages": survey.packages,
+            **({} if corpus.trained is None else {"vocabulary": how_trained(Path(choice.model or ""))}),
         },
         "versions": versions(used),
     }

@@ -17,9 +17,10 @@ import numpy as np
 from analysis.errors import InputError
 from lmscale.config import Corpus
 from lmscale.data.crew import work
+from lmscale.data.folder_names import SOURCE
 from lmscale.data.pieces import ENDING, Counts, Side, heldout_share, is_whole, write_piece
 from lmscale.data.preparation import Echo, Progress, join, pieces_folder, versions
-from lmscale.data.prepared import SOURCE, Place
+from lmscale.data.prepared import Place
 from lmscale.data.shards import FEATURE, SPLITS, Vocabulary
 from lmscale.files import write_atomic
 

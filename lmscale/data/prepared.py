@@ -10,23 +10,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from lmscale.config import Cleaning, Corpus
+from lmscale.config import Corpus
 from lmscale.data import sources
-from lmscale.data.shards import FORMAT, MANIFEST, open_shards
+from lmscale.data.folder_names import cleaning_content, folder_name
+from lmscale.data.shards import MANIFEST, open_shards
 from lmscale.data.tokenizers import TokenizerChoice, choose_tokenizer
+from lmscale.data.vocabulary_store import model_in, vocabulary_folder
 from lmscale.files import write_atomic
 from lmscale.typed import check
-
-# Settings that do not change a token, or for which their content stands
-WITHOUT_TOKENS = frozenset(
-    {"task", "files", "packages", "data_dir", "module", "vocabulary", "allow_repeats", "unique_tokens"}
-)
-SOURCE = "source"  # the field of `Corpus.slices` that is a Mixture's Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,34 +52,50 @@ class Place:
 def own_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
     """The place of one of lmscale's own sources; reads its files through.
 
-    Raises InputError for files that cannot be read and settings that do not fit them.
+    Raises InputError for files that cannot be read and settings that do not fit them, and where the vocabulary is still
+    to be trained.
     """
+    if (place := find_own_place(corpus, root, source)) is None:
+        raise InputError(f"corpus.vocabulary: '{corpus.trained}' is not trained on this text; run 'lmscale prepare'")
+    return place
+
+
+def find_own_place(corpus: Corpus, root: Path, source: str | None = None) -> Place | None:
+    """The same, None where the vocabulary is still to be trained."""
     choice = choose_tokenizer(corpus, integers=sources.holds_integers(corpus))
-    digest = choice.make().vocabulary.digest
     survey = sources.survey(corpus)
+    if corpus.trained is not None:
+        if not (folder := vocabulary_folder(corpus, survey, root)).is_dir():
+            return None
+        choice = replace(choice, model=str(model_in(folder)))
+    digest = choice.make().vocabulary.digest
     named: list[Any] = [survey.fingerprint, digest]
     if corpus.cleaning is not None:
         check(choice.integers is None, "corpus.cleaning", "given", "cleans text, but the files hold integers; drop it")
         named += cleaning_content(corpus.cleaning)
-    folder = root / _folder_name(corpus, corpus.name, named, source)
+    folder = root / folder_name(corpus, corpus.name, named, source)
     return Place(
         corpus=corpus, folder=folder, fingerprint=survey.fingerprint, source=source, survey=survey, choice=choice
     )
 
 
-def cleaning_content(cleaning: Cleaning) -> list[str | None]:
-    """Digests of what the settings of cleaning name: a list of words, a module.
+def scored_with(corpus: Corpus, scored: Corpus, root: Path) -> Corpus:
+    """A text that is scored by models of `corpus`, which is prepared: in that vocabulary, where it names none itself.
 
-    Raises InputError for a list of words that cannot be read.
+    Raises InputError for one that names a vocabulary to be trained on itself.
     """
-    words, hook = cleaning.toxicity.words_file, cleaning.toxicity.hook
-    try:
-        listed = hashlib.sha256(Path(words).expanduser().read_bytes()).hexdigest() if words else None
-    except OSError as error:
+    if scored.trained is not None and scored.vocabulary != corpus.vocabulary:
         raise InputError(
-            f"corpus.cleaning.toxicity.words_file: {words!r} cannot be read ({error.strerror}); name a text file"
-        ) from None
-    return [listed, sources.module_fingerprint(hook.partition(":")[0]) if hook else None]
+            f"corpus.vocabulary: {scored.vocabulary!r} would be trained on a text that is only scored; leave it out, "
+            "for it is then read as the study's text is"
+        )
+    if corpus.vocabulary is None or scored.vocabulary not in (None, corpus.vocabulary) or not sources.is_own(corpus):
+        return scored
+    if not sources.is_own(scored) or scored.name == sources.LEXICON or sources.holds_integers(scored):
+        return scored
+    choice = own_place(corpus, root).choice
+    assert choice is not None
+    return replace(scored, vocabulary=choice.model)
 
 
 def task_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
@@ -95,7 +107,7 @@ def task_place(corpus: Corpus, root: Path, source: str | None = None) -> Place:
         f"is for lmscale's own sources; {corpus.task!r} cleans by its preprocessors",
     )
     fingerprint = sources.module_fingerprint(corpus.module)
-    folder = root / _folder_name(corpus, corpus.task, [corpus.module, fingerprint], source)
+    folder = root / folder_name(corpus, corpus.task, [corpus.module, fingerprint], source)
     return Place(corpus=corpus, folder=folder, fingerprint=fingerprint, source=source)
 
 
@@ -113,8 +125,10 @@ def find_prepared(corpus: Corpus, root: Path) -> tuple[Part, ...] | None:
             changed since.
     """
     if sources.is_own(corpus):
-        place = own_place(corpus, root)
-        return (Part(name=corpus.name, rate=1.0, folder=place.folder),) if complete(place.folder) else None
+        place = find_own_place(corpus, root)
+        if place is None or not complete(place.folder):
+            return None
+        return (Part(name=corpus.name, rate=1.0, folder=place.folder),)
     if complete(folder := task_place(corpus, root).folder):
         return (Part(name=corpus.task, rate=1.0, folder=folder),)
     try:
@@ -184,23 +198,3 @@ def _check_model(folder: Path, task: str, feature: str, model: dict[str, str]) -
             f"corpus.task: {task!r} was prepared when {model['path']!r}, the vocabulary of {feature!r}, was another "
             f"file; bring that back, or remove {str(folder)!r} to prepare again"
         )
-
-
-def _folder_name(corpus: Corpus, name: str, content: list[Any], source: str | None) -> str:
-    """`content` is what stands for the text and its tokens. Only settings other than the default are in the name, so
-    that one which lmscale learns later changes none.
-    """
-    given = {
-        field.name: value
-        for field in fields(corpus)
-        if field.name not in WITHOUT_TOKENS and (value := getattr(corpus, field.name)) != _default(field)
-    }
-    settings = [name, content, given, source if SOURCE in corpus.slices else None]
-    told = json.dumps([FORMAT, *settings], sort_keys=True, default=asdict)
-    key = hashlib.sha256(told.encode()).hexdigest()[:12]
-    plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
-    return f"{plain[-80:]}-{key}"
-
-
-def _default(field: Field) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()

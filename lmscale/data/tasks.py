@@ -20,6 +20,7 @@ from lmscale.data import sources
 from lmscale.data.prepared import unknown_task
 from lmscale.data.shards import FEATURE, Vocabulary
 from lmscale.data.tokenizers import PROBE, TokenizerChoice, choose_tokenizer, describe_vocabulary
+from lmscale.typed import check
 
 
 def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:
@@ -106,6 +107,12 @@ def _register(name: str, corpus: Corpus) -> seqio.Task:
         vocabulary, preprocessors = seqio.PassThroughVocabulary(choice.integers), []
     else:
         model = choice.model
+        check(
+            corpus.trained is None,
+            "corpus.vocabulary",
+            model,
+            "is trained when the text is prepared; give the Task the path of that tokenizer.model",
+        )
         vocabulary = seqio.ByteVocabulary(0) if model is None else seqio.SentencePieceVocabulary(model)
         preprocessors = [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
     feature = seqio.Feature(vocabulary=vocabulary, add_eos=choice.integers is None)

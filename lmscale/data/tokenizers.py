@@ -22,6 +22,8 @@ from analysis.errors import InputError
 from lmscale.config import Corpus
 from lmscale.data import lexicon
 from lmscale.data.shards import Vocabulary
+from lmscale.data.tokenizer_training import trained_kind
+from lmscale.data.vocabulary_kind import KINDS_WORDS
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -53,12 +55,16 @@ def describe_vocabulary(
     probe: Any,
     model: bytes = b"",
 ) -> Vocabulary:
-    """What the manifest says of a tokenizer. Its digest covers its settings, its model and what it makes of PROBE."""
+    """What the manifest says of a tokenizer. Its digest covers its settings, its model and what it makes of PROBE.
+
+    The name of a model that lmscale trained tells its kind and size: bpe-4096-1a2b3c4d.
+    """
     short = class_name.rpartition(".")[2]
     digest = hashlib.sha256(json.dumps([short, size, eos_id, unk_id, extra_ids, repr(probe)]).encode())
     digest.update(model)
     plain_bytes = short == "ByteVocabulary" and extra_ids == 0
-    kind = short.removesuffix("Vocabulary").lower()
+    trained = trained_kind(model) if model else None
+    kind = short.removesuffix("Vocabulary").lower() if trained is None else f"{trained}-{size}"
     return Vocabulary(
         class_name=class_name,
         name="bytes" if plain_bytes else f"{kind}-{digest.hexdigest()[:8]}",
@@ -183,7 +189,7 @@ class TokenizerChoice:
 
     integers: int | None = None  # ids of a corpus of integers
     letters: int | None = None  # of a lexicon
-    model: str | None = None  # a SentencePiece model; none: bytes
+    model: str | None = None  # path of a SentencePiece model; none: bytes
 
     def make(self) -> Tokenizer:
         if self.integers is not None:
@@ -214,4 +220,6 @@ def read_model(path: str) -> bytes:
         return Path(path).expanduser().read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"corpus.vocabulary: {path!r} cannot be read ({why}); name a .model file") from None
+        raise InputError(
+            f"corpus.vocabulary: {path!r} cannot be read ({why}); name a .model file, or {KINDS_WORDS}"
+        ) from None
