@@ -27,12 +27,16 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raises InputError for options that do not go together."""
-    asked = [name for name in ("slice", "recall", "by", "profile") if getattr(args, name, None)]
+    asked = [name for name in ("slice", "recall", "precision", "by", "profile") if getattr(args, name, None)]
     if "slice" in asked and len(asked) > 1:
         other = next(name for name in asked if name != "slice")
         raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")
-    if args.task is not None and "slice" not in asked:
+    if {"recall", "precision"} <= {*asked}:
+        raise InputError("precision: --precision and --recall are figures of their own; leave one out")
+    if args.task is not None and not {"slice", "precision"} & {*asked}:
         raise InputError(f"task: {args.task!r} chooses among evaluation sets of --slice; add --slice FIELD")
+    if getattr(args, "group", None) is not None and "precision" not in asked:
+        raise InputError(f"group: {args.group!r} chooses among rounded weights; add --precision")
 
 
 def fit(args: argparse.Namespace) -> int:

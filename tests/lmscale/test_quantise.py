@@ -125,7 +125,9 @@ def trained(tmp_path_factory):
 def model(make_assembly, make_training, trained):
     """A scorer, and parameters that learned a Markov chain: 2.0 nats of the 3.4 that guessing takes."""
     t = make_training(
-        make_assembly(sizes=(Size(width=32, depth=2),), tokens=(128 * 150,), recipe={"batch_tokens": PowerRule(value=128)}),
+        make_assembly(
+            sizes=(Size(width=32, depth=2),), tokens=(128 * 150,), recipe={"batch_tokens": PowerRule(value=128)}
+        ),
         out=trained["out"],
     )
     train(t)
@@ -156,9 +158,7 @@ def test_the_standard_error_is_that_of_differences_by_document(model):
     nats = partial(by_window, t.step.window_losses, tokens=t.held_out.tokens, weights=t.held_out.weights, devices=1)
     difference = nats(params=round_weights(params, 3)) - nats(params=params)
     weights, documents = t.held_out.weights.sum(axis=1), t.held_out.documents
-    without = [
-        difference[documents != d].sum() / weights[documents != d].sum() for d in np.unique(documents)
-    ]
+    without = [difference[documents != d].sum() / weights[documents != d].sum() for d in np.unique(documents)]
     n = len(without)
     jackknife = math.sqrt((n - 1) / n * ((np.array(without) - np.mean(without)) ** 2).sum())
     assert pair[1].value == pytest.approx(difference.sum() / weights.sum(), rel=1e-6)
