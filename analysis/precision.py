@@ -9,6 +9,7 @@ for which Pearson's chi-square is its degrees of freedom. A run with less than n
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,16 +85,18 @@ def fit_precision(
     *,
     task: str | None = None,
     group: int | None = None,
+    bits: Sequence[int] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> PrecisionFit:
     """Fit the law to the added losses of a table's runs, with intervals over trajectories (analysis.uncertainty).
 
-    task: the evaluation set, as in analysis.scores.one_task. Raises InputError where no run was scored with its weights
+    task: the evaluation set, as in analysis.scores.one_task. group: inputs that share a scale, None for all of an
+    output. bits: the precisions wanted, all by default. Raises InputError where no run was scored with its weights
     rounded so; a design that cannot tell the law is no error, but gives no law and the reason.
     """
     require_resamples(bootstrap, seed)
-    points, name = read_added(table, scores, task, group)
+    points, name = read_added(table, scores, task, group, bits)
     fitted, reason = None, _untold(points)
     if not reason:
         fitted = _fit(points, bootstrap, seed)
@@ -276,19 +279,21 @@ def _level(points: AddedLosses, bits: int, fitted: _Fitted | None) -> Level:
 
 
 def _warnings(levels: tuple[Level, ...]) -> list[str]:
-    said = []
+    said = [
+        f"int{level.bits}: {level.runs - level.told} of {level.runs} added losses are not told from zero; the fit "
+        "weighs them by their errors"
+        for level in levels
+        if 2 * level.told < level.runs
+    ]
+    off = []
     for level in levels:
-        if 2 * level.told < level.runs:
-            said.append(
-                f"int{level.bits}: {level.runs - level.told} of {level.runs} added losses are not told from zero; the "
-                "fit weighs them by their errors"
-            )
-        if level.ratio is None or level.ratio_stderr is None:
-            continue
-        off = abs(level.ratio - 1)
-        if off > MISFIT and off > TOLD * level.ratio_stderr:
-            said.append(
-                f"int{level.bits}: runs add {level.ratio:.2f} times what the law says, on average: exp(-P / gamma_P) "
-                "does not hold over these precisions"
-            )
+        if level.ratio is not None and level.ratio_stderr is not None:
+            distance = abs(level.ratio - 1)
+            if distance > MISFIT and distance > TOLD * level.ratio_stderr:
+                off.append(f"{level.ratio:.2f} times at int{level.bits}")
+    if off:
+        said.append(
+            f"exp(-P / gamma_P) does not hold over these precisions: runs add, on average, {', '.join(off)} what the "
+            "law says; fit some of them, such as --precision 8 6"
+        )
     return said

@@ -196,7 +196,7 @@ def plot(args: argparse.Namespace) -> int:
     answer_slices.check(args)
     if args.recall:
         return answer_slices.recall(args)
-    if args.precision:
+    if args.precision is not None:
         return answer_precision.plot(args)
     if args.slice is not None:
         return answer_slices.plot(args)

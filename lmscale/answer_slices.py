@@ -27,7 +27,9 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raises InputError for options that do not go together."""
-    asked = [name for name in ("slice", "recall", "precision", "by", "profile") if getattr(args, name, None)]
+    asked = [name for name in ("slice", "recall", "by", "profile") if getattr(args, name, None)]
+    if getattr(args, "precision", None) is not None:  # an empty list: all precisions
+        asked.append("precision")
     if "slice" in asked and len(asked) > 1:
         other = next(name for name in asked if name != "slice")
         raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")

@@ -158,6 +158,8 @@ def test_fewer_bits_add_more_loss(model):
     assert [score.metric for score in added] == [f"loss_added_int{bits}" for bits in (16, 8, 4, 3)]
     assert abs(added[0].value) < 1e-4
     assert abs(added[1].value) < added[2].value < added[3].value
+    assert added[1].stderr is not None
+    assert added[3].stderr is not None
     assert added[3].value > 4 * added[3].stderr > 0
     exact = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
     for loss, difference in scores:
