@@ -18,7 +18,8 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """Options of fit and plot about parts of the text."""
     text = "loss by groups of documents, of scores.csv: a field such as source, or some groups: source=web,code"
     parser.add_argument("--slice", metavar="FIELD", help=text)
-    text = "with --slice: the evaluation set (default: that of the runs' loss, or the only one)"
+    those = "--slice or --precision" if name == "plot" else "--slice"
+    text = f"with {those}: the evaluation set (default: that of the runs' loss, or the only one)"
     parser.add_argument("--task", metavar="NAME", help=text)
     if name == "plot":
         text = "draw recall of planted facts against how often they were repeated, for each size"

@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
 from lmscale import FAILURE, INTERRUPTED
-from lmscale.asked import say, whole, write_json
+from lmscale.asked import whole, write_json
 
 if TYPE_CHECKING:
     from lmscale.quantise import Rounding
@@ -56,7 +55,9 @@ def quantise(args: argparse.Namespace) -> int:
     from lmscale.compilation import use_cache
     from lmscale.rounded_scores import score_rounded
 
-    line = partial(say, args)
+    def line(text: str) -> None:
+        print(text, file=sys.stderr if args.json == "-" else sys.stdout, flush=True)  # seen as it goes, in a log too
+
     assembly = assemble(study, args.out, line)
     use_cache(line)
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale.checkpoint import Checkpoints
-from lmscale.config import Size
+from lmscale.config import MeshConfig, Size
 from lmscale.evaluate import by_window, evaluate
 from lmscale.lanes import Training
 from lmscale.quantise import INPUTS, TABLES, Rounding, Scorer, make_rounder, round_columns, round_weights
@@ -121,6 +121,20 @@ def test_every_matrix_of_a_model_is_rounded_along_its_inputs(make_assembly, make
         np.testing.assert_allclose(after, np.rint(before / scale) * scale, rtol=1e-5, atol=1e-7)
         seen.add(name)
     assert seen == {*INPUTS, "embedding", *(TABLES if changes else ())}
+
+
+def test_eight_devices_round_as_one(make_assembly, make_training, eight):
+    one, many = (make_training(make_assembly(mesh=mesh)).step for mesh in (MeshConfig(), eight))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), one.abstract_state.params)
+    spread = jax.device_put(params, many.state_shardings.params)
+    for rounding in (Rounding(bits=4), Rounding(bits=4, group=8)):
+        for ours, theirs in zip(
+            jax.tree.leaves(make_rounder(many)(spread, rounding)),
+            jax.tree.leaves(make_rounder(one)(params, rounding)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_matrix_of_unknown_inputs_is_refused():
