@@ -42,7 +42,7 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
-    from lmscale import answer_profiles, answer_published, answer_slices
+    from lmscale import answer_precision, answer_profiles, answer_published, answer_slices
 
     functions = {"fit": fit, "optimal": optimal, "backtest": backtest, "plot": plot}
     functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}
@@ -69,6 +69,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
+            answer_precision.add_options(parser)
         if name in ("fit", "plot"):
             answer_slices.add_options(parser, name)
     answer_published.add_parser(subparsers)
@@ -190,11 +191,13 @@ def _rolling(args: argparse.Namespace) -> int:
 def plot(args: argparse.Namespace) -> int:
     from analysis import plots
     from analysis.backtest import backtest as hold_out
-    from lmscale import answer_slices
+    from lmscale import answer_precision, answer_slices
 
     answer_slices.check(args)
     if args.recall:
         return answer_slices.recall(args)
+    if args.precision is not None:
+        return answer_precision.plot(args)
     if args.slice is not None:
         return answer_slices.plot(args)
     bootstrap, seed = resamples(args)

@@ -18,7 +18,8 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """Options of fit and plot about parts of the text."""
     text = "loss by groups of documents, of scores.csv: a field such as source, or some groups: source=web,code"
     parser.add_argument("--slice", metavar="FIELD", help=text)
-    text = "with --slice: the evaluation set (default: that of the runs' loss, or the only one)"
+    those = "--slice or --precision" if name == "plot" else "--slice"
+    text = f"with {those}: the evaluation set (default: that of the runs' loss, or the only one)"
     parser.add_argument("--task", metavar="NAME", help=text)
     if name == "plot":
         text = "draw recall of planted facts against how often they were repeated, for each size"
@@ -28,11 +29,17 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
 def check(args: argparse.Namespace) -> None:
     """Raises InputError for options that do not go together."""
     asked = [name for name in ("slice", "recall", "by", "profile") if getattr(args, name, None)]
+    if getattr(args, "precision", None) is not None:  # an empty list: all precisions
+        asked.append("precision")
     if "slice" in asked and len(asked) > 1:
         other = next(name for name in asked if name != "slice")
         raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")
-    if args.task is not None and "slice" not in asked:
+    if {"recall", "precision"} <= {*asked}:
+        raise InputError("precision: --precision and --recall are figures of their own; leave one out")
+    if args.task is not None and not {"slice", "precision"} & {*asked}:
         raise InputError(f"task: {args.task!r} chooses among evaluation sets of --slice; add --slice FIELD")
+    if getattr(args, "group", None) is not None and "precision" not in asked:
+        raise InputError(f"group: {args.group!r} chooses among rounded weights; add --precision")
 
 
 def fit(args: argparse.Namespace) -> int:

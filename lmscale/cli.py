@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands, text_commands
+from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands, model_commands, text_commands
 from lmscale.asked import Place
 
 
@@ -78,6 +78,11 @@ def make_parser() -> argparse.ArgumentParser:
         ),
         ("sweep", commands.sweep, "train every run of a study that is not done yet"),
         ("run", commands.run, "work on a study in this process; a sweep starts several of these"),
+        (
+            "quantise",
+            model_commands.quantise,
+            "round the weights of a study's finished runs to a few bits and score them; train nothing",
+        ),
         ("export", commands.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
         ("status", commands.status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
@@ -126,6 +131,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--utilisation", metavar="SHARE", help=text)
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
+        if name == "quantise":
+            model_commands.add_options(command)
         if name == "contamination":
             text = "what grams are made of (default: both, one after the other)"
             command.add_argument("--unit", choices=("words", "bytes"), help=text)

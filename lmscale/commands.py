@@ -46,7 +46,7 @@ def _assemble(study: Study, out: Path) -> Assembly:
     return assemble(study, out, lambda line: print(line, file=sys.stderr, flush=True))
 
 
-def _before_jax(devices: int) -> None:
+def before_jax(devices: int) -> None:
     """As many CPU devices as the mesh takes in this process (accelerators are not touched by the flag)."""
     flags = os.environ.get("XLA_FLAGS", "")
     if devices > 1 and "xla_force_host_platform_device_count" not in flags:
@@ -149,7 +149,7 @@ def _estimate(assembly: Assembly, workers: int, memory: Memory | None) -> Estima
     before = os.sched_getaffinity(0) if sys.platform == "linux" else None
     pin(0, share(0, workers, assembly.study.executor.cpus))
     keep_memory()
-    _before_jax(assembly.study.mesh.devices)
+    before_jax(assembly.study.mesh.devices)
     try:
         from lmscale.calibrate import estimate_plan
 
@@ -242,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
     from lmscale.shelves import scratch_home
 
     job = find_job(os.environ)
-    _before_jax(-(-study.mesh.devices // (job.processes if job else 1)))
+    before_jax(-(-study.mesh.devices // (job.processes if job else 1)))
     with distributed.joined(job):
         workspace = Workspace(args.out, study.name)
         distributed.decide(workspace.create)

@@ -2,7 +2,8 @@
 
     <out>/<study>/runs/<run_id>/record.json         immutable, written once the run is finished
     <out>/<study>/runs/<run_id>/curve.jsonl         its cooldown, a line a dispatch
-    <out>/<study>/runs/<run_id>/scores/*.json       an evaluation set beside the headline, whenever it was added
+    <out>/<study>/runs/<run_id>/scores/*.json       an evaluation set beside the headline, or rounded weights on one,
+                                                    whenever it was added
     <out>/<study>/trajectories/<id>/trunk.jsonl     the trunk that its runs share
 
 Tables are exports: `export` rebuilds them from these files at any time.
@@ -37,7 +38,7 @@ RUN_COLUMNS = (
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
 # eval_set tells apart two states of a set whose name stayed; slice is a part of it such as source=web, or the whole
 SCORE_COLUMNS = ("run_id", "task", "metric", "value", "stderr", "eval_set", "slice")
-SCORES = "scores"  # the folder of a run's scores, a file an evaluation set
+SCORES = "scores"  # the folder of a run's scores, a file an evaluation set, and one a rounding of weights on it
 
 
 class Curve:
@@ -126,7 +127,7 @@ class Workspace:
             return None
 
     def scores(self, run_id: str) -> list[dict]:
-        """Rows of scores.csv for the sets scored beside the headline. A file that cannot be read is set aside."""
+        """Rows of scores.csv beside those of its record (SCORES). A file that cannot be read is set aside."""
         rows = []
         for path in sorted((self.run(run_id) / SCORES).glob("*.json")):
             try:
@@ -136,7 +137,7 @@ class Workspace:
                 rows += found
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 set_aside(path)
-                print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, sweep again to score it")
+                print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, score it again")
         return rows
 
     def records(self) -> list[dict]:
