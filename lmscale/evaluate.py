@@ -161,12 +161,10 @@ def _slice_loss(
 
 def evaluate(step: Step, params: Any, held_out: EvaluationSet) -> Evaluation:
     """Scores the whole evaluation set, its groups, and (where a target is predicted from what stands before it) the
-    targets by how much that is. Noise is that of each window's place in the set, the same for every model.
+    targets by how much that is.
     """
-    windows, causal = held_out.tokens, step.objective.name == "causal"
-    if step.objective.noisy:
-        windows = numbered(windows, EVALUATION_SEED, np.arange(len(windows)))
-    nats, weights = by_window(step.token_losses, params, windows, held_out.weights, step.row_devices)
+    causal = step.objective.name == "causal"
+    nats, weights = token_losses(step, params, held_out)
     summed, weight = nats.sum(axis=1), weights.sum(axis=1)
     whole = summarise(summed, weight, held_out.documents, held_out.bytes_scored if causal else 0)
     groups = summarise_slices(summed, weight, held_out, with_bytes=causal)
@@ -176,6 +174,23 @@ def evaluate(step: Step, params: Any, held_out: EvaluationSet) -> Evaluation:
         bits_per_byte=whole.bits_per_byte,
         slices=(*groups, *(by_context(nats, weights, held_out.documents) if causal else ())),
     )
+
+
+def token_losses(step: Step, params: Any, held_out: EvaluationSet) -> tuple[np.ndarray, np.ndarray]:
+    """Loss in nats and weight of each target of each window [M, T]. Noise is that of each window's place in the set,
+    the same for every model.
+    """
+    windows = held_out.tokens
+    if step.objective.noisy:
+        windows = numbered(windows, EVALUATION_SEED, np.arange(len(windows)))
+    nats, weights = by_window(step.token_losses, params, windows, held_out.weights, step.row_devices)
+    return nats, weights
+
+
+def window_losses(step: Step, params: Any, held_out: EvaluationSet) -> tuple[np.ndarray, np.ndarray]:
+    """The same summed over each window [M]."""
+    nats, weights = token_losses(step, params, held_out)
+    return nats.sum(axis=1), weights.sum(axis=1)
 
 
 def by_context(nats: np.ndarray, weights: np.ndarray, documents: np.ndarray) -> list[SliceLoss]:

@@ -145,7 +145,7 @@ class EncoderDecoder(Family):
         rows, source, tables = example.inputs, example.source, Tables(self)
         assert source is not None
         sight = source.sight_of(source)
-        read = self.layers(Block, tables.read(source), sight, None, EVERYTHING, name="encoder", causal=False)
+        read = self.layers(Block, tables.read(source), sight, None, EVERYTHING, name="encoder_layers", causal=False)
         read = RMSNorm(name="encoder_norm")(read)
         sight, across = rows.sight_of(rows), rows.sight_of(source)
         x = self.layers(Block, tables.read(rows), sight, read, across, crossed=True)

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from analysis.errors import InputError
-from lmscale.evaluate import Score, by_window, summarise
+from lmscale.evaluate import Score, summarise, window_losses
 from lmscale.typed import check
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from lmscale.step import Step
 
 # How many of a weight's first dimensions are inputs, by its own name or that of its module; the others are outputs
-INPUTS = {"inward": 1, "out": 2, "up": 1, "down": 1}
+INPUTS = {"inward": 1, "query": 1, "out": 2, "up": 1, "down": 1, "kernel": 1}
 # [V, D]: a row a channel. A lookup reads one row, and the output layer has one row an output
 TABLES = ("embedding", "position_embedding", "head")
-LAYERS = "layers"  # the module whose parameters have a leading axis of layers, each a matrix of its own
+LAYERS = {"layers", "encoder_layers"}  # modules whose parameters have a leading axis of layers, a matrix each
 LEAST_BITS, MOST_BITS = 2, 16  # two leave -1, 0 and 1; what sixteen add is below what float32 adds
 
 
@@ -87,7 +87,7 @@ def round_weights(params: Any, levels: Array | float, group: int | None = None) 
 
     def one(path: Sequence[Any], weight: Array) -> Array:
         names = [str(key.key) for key in path]
-        shape = weight.shape[1:] if LAYERS in names else weight.shape
+        shape = weight.shape[1:] if LAYERS & set(names) else weight.shape
         if len(shape) < 2:
             return weight
         if names[-1] in TABLES:
@@ -135,14 +135,10 @@ class Scorer:
         That of the loss added is paired: both losses are of the same text, so it is the ratio estimate over documents
         (lmscale.evaluate.summarise) of the differences themselves, in which what is hard to predict cancels.
         """
-        weights = windows.weights.sum(axis=1, dtype=np.float64)
-
-        def nats(params: Any) -> np.ndarray:
-            return by_window(self.step.window_losses, params, windows.tokens, windows.weights, self.step.row_devices)
-
-        exact, scores = nats(params), []
+        exact, weights = window_losses(self.step, params, windows)
+        scores = []
         for rounding in roundings:
-            rounded = nats(self.rounder(params, rounding))
+            rounded, _ = window_losses(self.step, self.rounder(params, rounding), windows)
             pair = []
             for metric, sums in zip(rounding.metrics, (rounded, rounded - exact), strict=True):
                 found = summarise(sums, weights, windows.documents, 0.0)

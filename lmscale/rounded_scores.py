@@ -26,7 +26,6 @@ from lmscale.pacing import duration
 from lmscale.plan import Run, Trajectory
 from lmscale.progress import Pace, run_words
 from lmscale.quantise import Rounding, Scorer
-from lmscale.recall import FactSet
 from lmscale.records import SCORES, Workspace
 from lmscale.step import Step
 
@@ -66,7 +65,7 @@ def score_rounded(
     Says a line a run, with the time left. Raises InputError for a mesh that cannot be, and for a family whose weights
     cannot be rounded. Whatever interrupts it, scores that were said are kept, and the next call goes on after them.
     """
-    sets = {s.name: s for s in (assembly.headline, *assembly.extra_sets) if not isinstance(s, FactSet)}
+    sets = {s.name: s for s in (assembly.headline, *assembly.extra_sets) if type(s) is NamedSet}
     outcome, tasks = _find(assembly, workspace, sets, roundings)
     pace, done = Pace(sum(task.flops for task in tasks)), 0.0
     scorers: dict[tuple, Scorer] = {}

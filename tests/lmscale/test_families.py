@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from lmscale.train import train
 EOS, VOCAB = 1, 32
 PAIRS = [(family, objective) for family, known in OBJECTIVES_OF.items() for objective in known]
 MADE: dict[tuple, Step] = {}
+JACOBIANS: dict[int, Callable] = {}  # compiled, by step
 
 
 @pytest.fixture
@@ -50,12 +53,14 @@ def window(step: Step, tokens: list[int], number: int = 3) -> np.ndarray:
 
 def influence(step: Step, example: Example) -> np.ndarray:
     """bool [S, V]: whether the output at each place depends on each token of the vocabulary as an input."""
-    params = step.init(0).params
+    if id(step) not in JACOBIANS:
 
-    def outputs(table):
-        return step.apply(params | {"embedding": table}, example)[0].sum(axis=-1)
+        def outputs(table, params, example):
+            return step.apply(params | {"embedding": table}, example)[0].sum(axis=-1)
 
-    return np.abs(np.asarray(jax.jit(jax.jacobian(outputs))(params["embedding"]))).max(axis=-1) > 1e-9
+        params = step.init(0).params
+        JACOBIANS[id(step)] = partial(jax.jit(jax.jacobian(outputs)), params["embedding"], params)
+    return np.abs(np.asarray(JACOBIANS[id(step)](example))).max(axis=-1) > 1e-9
 
 
 ONE = [EOS, *range(3, 19)]  # every token once: a row of the table is a place

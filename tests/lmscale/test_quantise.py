@@ -1,7 +1,6 @@
 """Weights rounded to a few bits: against a literal loop and TensorFlow, bounds, and the loss that it adds."""
 
 import math
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +10,7 @@ import pytest
 from analysis.errors import InputError
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import MeshConfig, Size
-from lmscale.evaluate import by_window, evaluate
+from lmscale.evaluate import evaluate, window_losses
 from lmscale.lanes import Training
 from lmscale.quantise import INPUTS, TABLES, Rounding, Scorer, make_rounder, round_columns, round_weights
 from lmscale.train import train
@@ -175,7 +174,7 @@ def test_fewer_bits_add_more_loss(model):
     assert added[1].stderr is not None
     assert added[3].stderr is not None
     assert added[3].value > 4 * added[3].stderr > 0
-    exact = evaluate(t.step.window_losses, params, t.held_out, t.step.row_devices)
+    exact = evaluate(t.step, params, t.held_out)
     for loss, difference in scores:
         assert loss.value - difference.value == pytest.approx(exact.loss_nats, rel=1e-9)
     assert added[1].stderr < exact.loss_stderr / 10  # paired: most of the spread between documents cancels
@@ -185,8 +184,9 @@ def test_the_standard_error_is_that_of_differences_by_document(model):
     """Against a jackknife over documents, which estimates the same."""
     t, params = model
     (pair,) = Scorer(t.step)(params, t.held_out, [Rounding(bits=3)])
-    nats = partial(by_window, t.step.window_losses, tokens=t.held_out.tokens, weights=t.held_out.weights, devices=1)
-    difference = nats(params=make_rounder(t.step)(params, Rounding(bits=3))) - nats(params=params)
+    both = make_rounder(t.step)(params, Rounding(bits=3)), params
+    rounded, exact = (window_losses(t.step, each, t.held_out)[0] for each in both)
+    difference = rounded - exact
     weights, documents = t.held_out.weights.sum(axis=1), t.held_out.documents
     without = [difference[documents != d].sum() / weights[documents != d].sum() for d in np.unique(documents)]
     n = len(without)
