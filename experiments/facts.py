@@ -26,6 +26,7 @@ STUDY = Study(
     allow_collinear=True,  # recall is asked here, no law
     corpus=Corpus(files=(f"{sysconfig.get_path('stdlib')}/*.py",), facts=Facts()),
     recipe=Recipe(
+        documents="joined",  # as the recorded runs were trained
         # as in experiments/quickstart.py
         learning_rate=PowerRule(value=4.9e-3, params=1e5, exponent=-0.5),
         batch_tokens=PowerRule(value=512),

@@ -43,6 +43,7 @@ TEXT = Text(
     digest="d",
     eval_set="e",
     headline="heldout",
+    eos_id=1,
 )
 
 
