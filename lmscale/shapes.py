@@ -210,7 +210,8 @@ def shape_for(params: float, like: Shape) -> Shape:
     widths = [
         *range(16, 128, 8),
         *range(128, 256, 16),
-        *range(256, 2048, 128),
+        *range(256, 1024, 64),
+        *range(1024, 2048, 128),
         *range(2048, 2**16, 256),
     ]  # even counts of good heads
     candidates = [(math.inf, smallest)]

@@ -58,7 +58,7 @@ def table(t: Training) -> dict[tuple[str, str], dict[str, str]]:
         rows = list(reader)
     assert tuple(reader.fieldnames or ()) == SCORE_COLUMNS
     assert {row["run_id"] for row in rows} == {t.trajectory.runs[0].id}
-    return {(row["task"], row["metric"]): row for row in rows}
+    return {(row["task"], row["metric"]): row for row in rows if not row["slice"]}
 
 
 def test_each_set_has_its_loss(with_books, make_training):

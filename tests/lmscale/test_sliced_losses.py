@@ -84,7 +84,7 @@ def test_a_group_is_summed_by_hand():
         window_bytes=np.array([20.0, 60.0, 14.0]),
         slices={"source": Slicing(values=("web", "rare"), codes=np.array([0, 0, 1], np.int32))},
     )
-    web, rare = summarise_slices(nats, windows)
+    web, rare = summarise_slices(nats, weights.sum(axis=1), windows, with_bytes=True)
     assert (web.name, web.documents, web.tokens) == ("source=web", 2, 40)
     assert web.loss_nats == pytest.approx(1.75)
     residuals = np.array([10 - 17.5, 60 - 52.5])
