@@ -129,7 +129,12 @@ def ladder_depth(width: int) -> int:
     A curve through published models: 4096 -> 32 (LLaMA 7B), 5120 -> 37 (13B has 40), 768 -> 10 (GPT-2 has 12);
     narrow models come out shallow, as Levine et al. 2020 (arXiv:2006.12467) advise.
     """
-    return max(1, round(width ** (2 / 3) / 8))
+    return round(_whole_depth(width))
+
+
+def _whole_depth(width: int) -> float:
+    """The same before it is rounded, at least 1."""
+    return max(1.0, width ** (2 / 3) / 8)
 
 
 @cache
@@ -216,12 +221,12 @@ def shape_for(params: float, like: Shape) -> Shape:
     ]  # even counts of good heads
     candidates = [(math.inf, smallest)]
     for width in widths:
-        depth = usual(width)
+        depth, exact = usual(width), LSTM_DEPTH if recurrent else _whole_depth(width)
         if abs(math.log(shape(width).params) - math.log(params)) > 1:
             continue
         reach = max(1, depth // 6)
         for d in range(max(1, depth - reach), depth + reach + 1):
             found = shape(width, d)
             # leaving the ladder's depth by 10 % costs as much as missing the count by 2 %
-            candidates.append((abs(math.log(found.params / params)) + 0.2 * abs(math.log(d / depth)), found))
+            candidates.append((abs(math.log(found.params / params)) + 0.2 * abs(math.log(d / exact)), found))
     return min(candidates, key=lambda c: c[0])[1]
