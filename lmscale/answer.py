@@ -195,6 +195,8 @@ def plot(args: argparse.Namespace) -> int:
     answer_slices.check(args)
     if args.recall:
         return answer_slices.recall(args)
+    if args.translation:
+        return answer_slices.translation(args)
     if args.slice is not None:
         return answer_slices.plot(args)
     bootstrap, seed = resamples(args)
