@@ -101,7 +101,7 @@ def translation_text(result: Translation) -> str:
 
 
 def translation_figure(result: Translation) -> Figure:
-    """Exact match and chrF against parameters: a colour a family, a dash an evaluation set; fewer tokens are fainter."""
+    """Exact match and chrF against parameters: a colour a family, dashes a set; fewer tokens are fainter."""
     figure, (left, right) = blank_figure(2)
     families, sets = (
         list(dict.fromkeys(getattr(cell, name) for cell in result.cells)) for name in ("family", "eval_set")

@@ -4,8 +4,8 @@
     lmscale sweep translation --family decoder --sizes 32x2 48x2 64x3 96x3
     lmscale plot translation --translation
 
-Pairs of two invented languages (lmscale/data/bilingual.py): other words, another order, three noun classes with concord.
-One tenth of the combinations of adjective and noun, and of subject and verb, is in no training sentence. An
+Pairs of two invented languages (lmscale/data/bilingual.py): other words, another order, three noun classes with
+concord. One tenth of the combinations of adjective and noun, and of subject and verb, is in no training sentence. An
 encoder-decoder and a decoder that sees the source from both sides (a prefix decoder), four sizes over about 10x in
 parameters, two token counts; each run translates 256 new sentences of seen combinations and 256 with an unseen one.
 Both sweeps write into one folder and one table. What was found is in docs/translation.md.

@@ -68,8 +68,8 @@ def _answer(tokens: NDArray[np.int32], given: NDArray[np.float32], end: int) -> 
 
 
 def _text(tokens: Sequence[int]) -> str:
-    """Bytes as text; other tokens stand for none, as in seqio.ByteVocabulary."""
-    return bytes(token - BYTE_OFFSET for token in tokens if token >= BYTE_OFFSET).decode(errors="replace")
+    """Bytes as text; other tokens, those that pad the vocabulary among them, stand for none."""
+    return bytes(token - BYTE_OFFSET for token in tokens if 0 <= token - BYTE_OFFSET < 256).decode(errors="replace")
 
 
 def corpus_chrf(written: Sequence[str], asked: Sequence[str]) -> tuple[float, float | None]:

@@ -12,8 +12,8 @@ Gender, Sec. 3.1). So whoever translates must know every word and the class of e
 carry class and number to other words. Each sentence has one translation, and no two have the same one.
 
 Some combinations of an adjective with its noun, and of a subject with its verb, are set apart by a hash. Sentences with
-any of these are the "unseen" ones; all others are the "seen" ones (Lake & Baroni 2018, arXiv:1711.00350, ask the same of
-commands). Imports no framework.
+any of these are the "unseen" ones; all others are the "seen" ones (Lake & Baroni 2018, arXiv:1711.00350, ask the same
+of commands). Imports no framework.
 """
 
 from __future__ import annotations

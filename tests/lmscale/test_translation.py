@@ -10,8 +10,9 @@ import pytest
 
 from analysis.errors import InputError
 from analysis.proportions import wilson
+from lmscale import evaluate
 from lmscale.assemble import Assembly, from_shards
-from lmscale.config import Bilingual, Corpus, EvalSet, MeshConfig, PowerRule, Recipe, Size, Study
+from lmscale.config import Bilingual, Corpus, EvalSet, Family, MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, open_shards
 from lmscale.mesh import make_mesh
@@ -33,7 +34,7 @@ def prepared(tmp_path_factory) -> dict[str, Shards]:
     return found
 
 
-def assemble(prepared: dict[str, Shards], family: str, **changes) -> Assembly:
+def assemble(prepared: dict[str, Shards], family: Family, **changes) -> Assembly:
     recipe = {"sequence": 80, "batch_tokens": PowerRule(value=320), "warmup_tokens": 640, "cooldown_steps_min": 2}
     settings = {
         "sizes": (Size(width=16, depth=1),),
@@ -44,6 +45,12 @@ def assemble(prepared: dict[str, Shards], family: str, **changes) -> Assembly:
     } | changes
     study = Study(name="t", family=family, objective="pairs", recipe=Recipe(**recipe), **settings)
     return from_shards(study, prepared["seen"], {"unseen": prepared["unseen"]})
+
+
+@pytest.fixture(autouse=True)
+def few_rows_a_call(monkeypatch):
+    """A call is padded to as many."""
+    monkeypatch.setattr(evaluate, "ROWS", 8)
 
 
 @pytest.fixture(scope="module", params=["encoder_decoder", "decoder"])
@@ -77,7 +84,7 @@ def literal(step: Step, params, asked) -> list[list[int]]:
 
 
 def text(tokens) -> str:
-    return bytes(token - OFFSET for token in tokens if token >= OFFSET).decode(errors="replace")
+    return bytes(token - OFFSET for token in tokens if token in range(OFFSET, OFFSET + 256)).decode(errors="replace")
 
 
 def targets(asked) -> list[list[int]]:
@@ -133,7 +140,7 @@ def test_what_a_model_writes_is_an_exact_match_with_itself(model):
     assert (found["exact_low"], found["exact_high"]) == wilson(len(kept), len(kept))
     tokens[kept[0], int(asked.given[kept[0]].sum()) + 1] = 100
     some = replace(some, windows=replace(asked.windows, tokens=tokens[kept]))
-    assert values(some.measure(step, params))["exact"] == 1 - 1 / len(kept)
+    assert values(some.measure(step, params))["exact"] == pytest.approx(1 - 1 / len(kept))
 
 
 def definition(written: list[str], asked: list[str]) -> float:
@@ -154,7 +161,7 @@ def definition(written: list[str], asked: list[str]) -> float:
             precision.append(both / mine)
             recall.append(both / theirs)
     p, r = np.mean(precision), np.mean(recall)
-    return 100 * 5 * p * r / (4 * p + r)
+    return float(100 * 5 * p * r / (4 * p + r))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,7 @@ def definition(written: list[str], asked: list[str]) -> float:
     [
         (["rozose zivatutu rozarovi"], ["rozose zivatutu rozarovi"]),
         (["rozose zivatutu rozarovi", "zoferefo"], ["rozose zivatu rozarovi", "zohewu titotutu zoferefo"]),
-        (["ab cd", "abab"], ["abc", "ba"]),
+        (["ab cd e", "abab fefefe"], ["abc de ef", "ba fefaef"]),
     ],
 )
 def test_chrf_is_its_definition(written, asked):
@@ -201,11 +208,11 @@ def test_every_run_is_scored_on_every_set(prepared, make_training, family):
 
 def test_eight_devices_write_what_one_writes(prepared, eight):
     assembly = assemble(prepared, "encoder_decoder")
-    asked, outputs = assembly.extra_sets[-1], []
+    asked, outputs = translations(assembly.headline, TAB, 8), []
     for config in (MeshConfig(), eight):
         step = Step(assembly.plan[0], make_mesh(config), microbatches=1, steps_per_dispatch=1)
         params = step.init(3).params
-        few = asked.windows.tokens[:8, :49], asked.given[:8, :48]
+        few = asked.windows.tokens[:, :49], asked.given[:, :48]
         outputs.append(np.asarray(step.written(params, *few)[0]))
     np.testing.assert_array_equal(*outputs)
 
