@@ -178,6 +178,21 @@ def test_chrf_is_its_definition(written, asked):
     assert (stderr is None) == (len(written) == 1)
 
 
+def test_the_error_of_chrf_is_that_of_other_samples():
+    """Against the spread over samples drawn anew; some of these have chrF 0 in some texts."""
+    random = np.random.default_rng(0)
+
+    def sample() -> tuple[float, float]:
+        asked = ["".join(random.choice(list("abcd"), 12)) for _ in range(64)]
+        written = [text if random.random() < 0.3 else "xyz" * random.integers(1, 6) for text in asked]
+        score, stderr = corpus_chrf(written, asked)
+        assert stderr is not None
+        return score, stderr
+
+    scores, errors = np.array([sample() for _ in range(40)]).T
+    assert 0.75 < errors.mean() / scores.std(ddof=1) < 1.35
+
+
 def test_the_sample_is_fixed_and_grows(prepared):
     assembly = assemble(prepared, "decoder")
     few, all_of_them = translations(assembly.headline, TAB, 5), translations(assembly.headline, TAB)
@@ -191,9 +206,8 @@ def test_the_sample_is_fixed_and_grows(prepared):
     assert few.file_name != all_of_them.file_name
 
 
-@pytest.mark.parametrize("family", ["encoder_decoder", "decoder"])
-def test_every_run_is_scored_on_every_set(prepared, make_training, family):
-    assembly = assemble(prepared, family)
+def test_every_run_is_scored_on_every_set(prepared, make_training):
+    assembly = assemble(prepared, "decoder")
     t = make_training(assembly)
     train(t)
     (run,) = t.trajectory.runs
@@ -203,7 +217,7 @@ def test_every_run_is_scored_on_every_set(prepared, make_training, family):
         assert 0 <= rows[task, "exact_low"] <= rows[task, "exact"] <= rows[task, "exact_high"] <= 1
         assert 0 <= rows[task, "chrf"] <= 100
         assert rows[task, "pairs"] == count or count is None
-    assert rows["heldout", "loss_nats"] > 0
+    assert rows["unseen", "loss_nats"] > 0
 
 
 def test_eight_devices_write_what_one_writes(prepared, eight):
