@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from analysis.errors import InputError
 from analysis.plots import COLOURS, blank_figure, draw_legend
@@ -122,6 +123,9 @@ def translation_figure(result: Translation) -> Figure:
             _line(axes, cells, name, shift, style | ({"label": None} if axes is right else {}))
     for axes in (left, right):
         axes.set(xscale="log", xlabel="parameters N")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     left.set(ylim=(-0.03, 1.03), ylabel="share of sources translated exactly")
     right.set(ylim=(min(0.9 * cell.chrf for cell in result.cells), 103), ylabel="chrF")
     left.set_title("Greedy translations, 95 % intervals", loc="left")
