@@ -35,12 +35,12 @@ def prepared(tmp_path_factory) -> dict[str, Shards]:
 
 
 def assemble(prepared: dict[str, Shards], family: Family, **changes) -> Assembly:
-    recipe = {"sequence": 80, "batch_tokens": PowerRule(value=320), "warmup_tokens": 640, "cooldown_steps_min": 2}
+    recipe = {"sequence": 72, "batch_tokens": PowerRule(value=288), "warmup_tokens": 576, "cooldown_steps_min": 2}
     settings = {
         "sizes": (Size(width=16, depth=1),),
-        "tokens": (320 * 6,),
-        "eval_tokens": 80 * 20,
-        "eval_sets": (EvalSet(name="unseen", corpus=Corpus(task="bilingual"), tokens=80 * 16),),
+        "tokens": (288 * 5,),
+        "eval_tokens": 72 * 16,
+        "eval_sets": (EvalSet(name="unseen", corpus=Corpus(task="bilingual"), tokens=72 * 16),),
         "corpus": Corpus(task="bilingual", heldout=0.2),
     } | changes
     study = Study(name="t", family=family, objective="pairs", recipe=Recipe(**recipe), **settings)
@@ -183,14 +183,14 @@ def test_the_error_of_chrf_is_that_of_other_samples():
     random = np.random.default_rng(0)
 
     def sample() -> tuple[float, float]:
-        asked = ["".join(random.choice(list("abcd"), 12)) for _ in range(64)]
+        asked = ["".join(random.choice(list("abcd"), 12)) for _ in range(32)]
         written = [text if random.random() < 0.3 else "xyz" * random.integers(1, 6) for text in asked]
         score, stderr = corpus_chrf(written, asked)
         assert stderr is not None
         return score, stderr
 
-    scores, errors = np.array([sample() for _ in range(40)]).T
-    assert 0.75 < errors.mean() / scores.std(ddof=1) < 1.35
+    scores, errors = np.array([sample() for _ in range(25)]).T
+    assert 0.6 < errors.mean() / scores.std(ddof=1) < 1.6
 
 
 def test_the_sample_is_fixed_and_grows(prepared):
@@ -201,7 +201,7 @@ def test_the_sample_is_fixed_and_grows(prepared):
     sources = [row[: row.tolist().index(TAB) + 1].tolist() for row in all_of_them.windows.tokens]
     assert sources[:5] == [row[: row.tolist().index(TAB) + 1].tolist() for row in few.windows.tokens]
     assert len({tuple(source) for source in sources}) == len(sources)
-    assert width <= 81
+    assert width <= 73
     assert few.label.startswith(f"{assembly.headline.label}-5")
     assert few.file_name != all_of_them.file_name
 
