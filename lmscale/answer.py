@@ -198,6 +198,8 @@ def plot(args: argparse.Namespace) -> int:
         return answer_slices.recall(args)
     if args.precision is not None:
         return answer_precision.plot(args)
+    if args.translation:
+        return answer_slices.translation(args)
     if args.slice is not None:
         return answer_slices.plot(args)
     bootstrap, seed = resamples(args)

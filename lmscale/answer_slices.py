@@ -1,4 +1,4 @@
-"""The answers about parts of the text: loss by groups of documents, recall of planted facts."""
+"""The answers about parts of the text: loss by groups of documents, recall of planted facts, translations."""
 
 from __future__ import annotations
 
@@ -24,18 +24,22 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "plot":
         text = "draw recall of planted facts against how often they were repeated, for each size"
         parser.add_argument("--recall", action="store_true", help=text)
+        text = "draw exact match and chrF of translations against parameters, for each family and evaluation set"
+        parser.add_argument("--translation", action="store_true", help=text)
 
 
 def check(args: argparse.Namespace) -> None:
     """Raises InputError for options that do not go together."""
-    asked = [name for name in ("slice", "recall", "by", "profile") if getattr(args, name, None)]
+    asked = [name for name in ("slice", "recall", "translation", "by", "profile") if getattr(args, name, None)]
     if getattr(args, "precision", None) is not None:  # an empty list: all precisions
         asked.append("precision")
     if "slice" in asked and len(asked) > 1:
         other = next(name for name in asked if name != "slice")
         raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")
-    if {"recall", "precision"} <= {*asked}:
-        raise InputError("precision: --precision and --recall are figures of their own; leave one out")
+    figures = [name for name in asked if name in ("precision", "recall", "translation")]
+    if len(figures) > 1:
+        first, second = sorted(figures)[:2]
+        raise InputError(f"{first}: --{first} and --{second} are figures of their own; leave one out")
     if args.task is not None and not {"slice", "precision"} & {*asked}:
         raise InputError(f"task: {args.task!r} chooses among evaluation sets of --slice; add --slice FIELD")
     if getattr(args, "group", None) is not None and "precision" not in asked:
@@ -74,6 +78,19 @@ def recall(args: argparse.Namespace) -> int:
     if args.json:
         cells = [asdict(cell) for cell in result.cells]
         write_json(args.json, {"chance": result.chance, "cells": cells, "figures": [str(path)]})
+    return 0
+
+
+def translation(args: argparse.Namespace) -> int:
+    from analysis.plots import save
+    from analysis.translation import read_translation, translation_figure, translation_text
+
+    table = table_asked(argparse.Namespace(**{**vars(args), "by": "family"}))  # each family is drawn apart
+    result = read_translation(find(args.runs, args.out), table)
+    path = save(translation_figure(result), _figures(args) / "translation.png")
+    say(args, f"{translation_text(result)}\n\n{path}")
+    if args.json:
+        write_json(args.json, {"cells": [asdict(cell) for cell in result.cells], "figures": [str(path)]})
     return 0
 
 

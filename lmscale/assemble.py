@@ -26,6 +26,7 @@ from lmscale.plan import Portion, Text, Trajectory, make_plan
 from lmscale.pseudo_likelihood import pseudo_likelihood_set
 from lmscale.recall import fact_set
 from lmscale.spans import NOISY
+from lmscale.translation import translations
 from lmscale.typed import check
 
 
@@ -144,6 +145,8 @@ def from_shards(
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
     if study.objective == "masked":
         sets.append(pseudo_likelihood_set(headline))
+    if study.objective == "pairs":
+        sets += [translations(each, _separator_id(vocabulary)) for each in sets]
     extra = tuple(s for s in sets if s is not headline)
     return Assembly(study=study, text=parts, sampler=sampler, headline=headline, extra_sets=extra, plan=plan)
 

@@ -37,9 +37,12 @@ COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the
 Engine = Literal["local", "ray", "slurm"]
 TokenType = Literal["uint8", "uint16", "uint32"]
 OnBad = Literal["refuse", "skip"]
+Combinations = Literal["seen", "unseen"]  # of words, in sentences of a bilingual corpus
+SYLLABLES, STEM_SYLLABLES = 40, 2  # of each language there, and of a word without its markers
 SLICE = re.compile(r"[A-Za-z0-9_]{1,64}")  # it is part of a file's name
 PACKAGES = ("flax", "jax", "matplotlib", "numpy", "optax", "orbax-checkpoint", "pandas", "scipy", "seqio")
 PSEUDO_SET = "pseudo_likelihood"  # of single masked tokens (lmscale.pseudo_likelihood)
+TRANSLATED = "-translated"  # ends the name of a set's pairs as a model translates them (lmscale.translation)
 OWN_SET = "heldout"  # the name of the study's own held-out text among its evaluation sets
 
 
@@ -138,10 +141,41 @@ class Lexicon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bilingual:
+    """Pairs of an invented sentence and its translation into another invented language (lmscale.data.bilingual)."""
+
+    nouns: int = 24
+    adjectives: int = 12
+    verbs: int = 12
+    sentences: int = 60_000
+    # an adjective with its noun, a subject with its verb; unseen: sentences with one that is in none of the seen ones
+    combinations: Combinations = "seen"
+    unseen: float = 0.1  # share of the combinations that are set apart
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        normalise(self, "corpus.bilingual.")
+        where = "corpus.bilingual"
+        for name in ("nouns", "adjectives", "verbs"):
+            check(getattr(self, name) >= 3, f"{where}.{name}", getattr(self, name), "must be at least 3")
+        words, most = self.nouns + self.adjectives + self.verbs, SYLLABLES**STEM_SYLLABLES
+        check(
+            words <= most,
+            f"{where}.nouns",
+            self.nouns,
+            f"makes {words:,} words in all, more than the {most:,} that there are of {STEM_SYLLABLES} syllables; give "
+            "fewer",
+        )
+        check(1 <= self.sentences <= 10**7, f"{where}.sentences", self.sentences, "must lie between 1 and 1e7")
+        check(0 < self.unseen <= 0.5, f"{where}.unseen", self.unseen, "must lie between 0 and 0.5")
+        check(0 <= self.seed < 2**31, f"{where}.seed", self.seed, "must lie between 0 and 2^31 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
     """What is trained on: a seqio Task or Mixture, a corpus that comes with lmscale, or files named by the user.
 
-    `task` is `python_source`, `package_source`, `lexicon`, `tfds:NAME[/CONFIG][:VERSION]`,
+    `task` is `python_source`, `package_source`, `lexicon`, `bilingual`, `tfds:NAME[/CONFIG][:VERSION]`,
     `hf:PATH[:CONFIG][@REVISION]` (a folder, or a name on the hub) or what `module` registers. `files` are read by their
     ending: JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text;
     text and JSON lines also as .gz.
@@ -166,6 +200,7 @@ class Corpus:
     # a run's identity, but not of the prepared text
     unique_tokens: int | None = None
     lexicon: Lexicon = field(default_factory=Lexicon)  # what the task `lexicon` is made of
+    bilingual: Bilingual = field(default_factory=Bilingual)  # what the task `bilingual` is made of
     cleaning: Cleaning | None = None  # of lmscale's own sources of text; none: as they are
     facts: Facts | None = None  # planted into the training text of a built-in corpus or of files
 
@@ -251,6 +286,12 @@ class EvalSet:
         )
         check(self.name != FACTS_SET, "eval_sets.name", self.name, "is that of planted facts; choose another")
         check(self.name != PSEUDO_SET, "eval_sets.name", self.name, "is that of single masked tokens; choose another")
+        check(
+            not self.name.endswith(TRANSLATED),
+            "eval_sets.name",
+            self.name,
+            f"ends in {TRANSLATED}, as do the names of translations; choose another",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import hub, lexicon, tfds_folder
+from lmscale.data import bilingual, hub, lexicon, tfds_folder
 from lmscale.data.document import Document, Reading
 from lmscale.data.hub import hub_documents
 from lmscale.data.pair_files import pair_documents
@@ -27,8 +27,8 @@ from lmscale.data.token_files import token_documents
 
 __all__ = ["BUILT_IN", "Document", "Survey", "documents", "holds_integers", "is_own", "survey"]
 
-LEXICON = "lexicon"  # of lmscale.data.lexicon
-BUILT_IN = ("python_source", "package_source", LEXICON)
+LEXICON, BILINGUAL = MADE = "lexicon", "bilingual"  # of the modules of these names, by settings of a corpus
+BUILT_IN = ("python_source", "package_source", *MADE)
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
 JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
 PAIRS = (".tsv",)
@@ -95,6 +95,8 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
         return tfds_documents(corpus, reading)
     if corpus.task == LEXICON:
         return lexicon.documents(corpus.lexicon, reading)
+    if corpus.task == BILINGUAL:
+        return bilingual.documents(corpus.bilingual, reading)
     return python_documents(_python_files(corpus)[0], corpus, reading)
 
 
@@ -119,8 +121,12 @@ def survey(corpus: Corpus) -> Survey:
         files = [(path.relative_to(folder).as_posix(), path) for path in inside]
         fingerprint, size = _hash_files(files, "corpus.task")
         return Survey(fingerprint=fingerprint, size=0 if of_hub else size)
-    if corpus.task == LEXICON:
+    if corpus.task in MADE:
         _check_slices(corpus, set(), "a text that is made")
+    if corpus.task == BILINGUAL:
+        size = corpus.bilingual.sentences * bilingual.PAIR_BYTES
+        return Survey(fingerprint=bilingual.fingerprint(corpus.bilingual), size=size)
+    if corpus.task == LEXICON:
         return Survey(fingerprint=lexicon.fingerprint(corpus.lexicon), size=corpus.lexicon.tokens)
     _check_slices(corpus, {"source"}, "Python sources")
     files, left_out, packages = _python_files(corpus)

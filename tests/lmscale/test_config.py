@@ -46,7 +46,7 @@ def test_no_name_leads_out_of_its_folder(tmp_path):
         (lambda: Recipe(schedule="wds"), "recipe.schedule: 'wds' is not wsd or cosine"),  # type: ignore[arg-type]
         (lambda: Size(width=96.5), "size.width: 96.5 is not a whole number"),  # type: ignore[arg-type]
         (lambda: study(tied_embeddings="no"), "tied_embeddings: 'no' is not true or false"),
-        (lambda: study(family="encoder"), "family: 'encoder' is not decoder"),
+        (lambda: study(family="rnn"), "family: 'rnn' is not decoder"),
         (lambda: study(corpus=None), "corpus: None is not a Corpus"),
         (lambda: Recipe(clip_norm=float("inf")), "recipe.clip_norm: inf is not a number"),
         (lambda: Recipe(sequence=True), "recipe.sequence: True is not a whole number"),

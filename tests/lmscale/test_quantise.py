@@ -97,15 +97,29 @@ def names() -> dict[str, tuple[int, ...]]:
         "embedding": (1,),  # [V, D]
         "head": (1,),
         "position_embedding": (1,),  # [S, D]
-        "inward": (1,),  # [L, D, H, 3, K]
+        "inward": (1,),  # [L, D, H, 3, K]; [L, D, H, 2, K] of attention to a source
+        "query": (1,),  # [L, D, H, K]
+        "kernel": (1,),  # [L, D, D] of an LSTM's gates
         "out": (1, 2),  # [L, H, K, D]
         "up": (1,),  # [L, D, F]
         "down": (1,),  # [L, F, D]
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"positions": "learned", "tied_embeddings": False}], ids=["rotary", "learned"])
-def test_every_matrix_of_a_model_is_rounded_along_its_inputs(make_assembly, make_training, names, changes):
+BLOCK = {"inward", "out", "up", "down", "embedding"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, BLOCK),
+        ({"positions": "learned", "tied_embeddings": False}, {*BLOCK, *TABLES}),
+        ({"family": "encoder_decoder", "objective": "prefix"}, {*BLOCK, "query"}),
+        ({"family": "lstm"}, {"embedding", "kernel"}),
+    ],
+    ids=["rotary", "learned", "encoder-decoder", "lstm"],
+)
+def test_every_matrix_of_a_model_is_rounded_along_its_inputs(make_assembly, make_training, names, changes, expected):
     step, random = make_training(make_assembly(**changes)).step, np.random.default_rng(0)
     params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), step.abstract_state.params)
     found = make_rounder(step)(params, Rounding(bits=4))
@@ -113,13 +127,13 @@ def test_every_matrix_of_a_model_is_rounded_along_its_inputs(make_assembly, make
     for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(found), strict=True):
         keys = [key.key for key in path]
         name, after = keys[-2] if keys[-1] == "weight" else keys[-1], np.asarray(after)
-        if name == "scale":  # of a norm; those of the layers are stacked and have two axes
+        if name in ("scale", "bias"):  # of a norm or a gate; those of the layers are stacked and have two axes
             np.testing.assert_array_equal(after, before)
             continue
         scale = np.abs(before).max(axis=names[name], keepdims=True) / 7
         np.testing.assert_allclose(after, np.rint(before / scale) * scale, rtol=1e-5, atol=1e-7)
         seen.add(name)
-    assert seen == {*INPUTS, "embedding", *(TABLES if changes else ())}
+    assert seen == expected
 
 
 def test_eight_devices_round_as_one(make_assembly, make_training, eight):
@@ -137,8 +151,8 @@ def test_eight_devices_round_as_one(make_assembly, make_training, eight):
 
 
 def test_a_matrix_of_unknown_inputs_is_refused():
-    with pytest.raises(InputError, match=r"params: 'layers/cell/kernel' \(2, 4, 4\) is a matrix of unknown inputs"):
-        round_weights({"layers": {"cell": {"kernel": np.ones((2, 4, 4), np.float32)}}}, 7)
+    with pytest.raises(InputError, match=r"params: 'layers/cell/gate' \(2, 4, 4\) is a matrix of unknown inputs"):
+        round_weights({"layers": {"cell": {"gate": np.ones((2, 4, 4), np.float32)}}}, 7)
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_ladder_meets_published_models():
 @settings(deadline=None)
 @given(st.floats(1e4, 1e12), st.sampled_from([259, 32000]))
 def test_ladder_comes_near_any_count(params, vocab):
-    if params < 80 * vocab:  # below, shapes whose width is a multiple of 8 lie further apart
+    if params < max(40 * vocab, 1e5):  # smaller shapes, whose width is a multiple of 8 as well, lie further apart
         return
     shape = shape_for(params, shape_of(Size(width=16), vocab=vocab))
     assert abs(shape.params / params - 1) < 0.15
