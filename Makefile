@@ -60,6 +60,8 @@ bench: setup
 	$(VENV)/bin/python tests/bench/replicas.py
 	$(VENV)/bin/python tests/bench/plan.py
 	$(VENV)/bin/python tests/bench/prepare.py
+	$(VENV)/bin/python tests/bench/tokenizers.py
+	$(VENV)/bin/python tests/bench/ngram.py
 	$(VENV)/bin/python tests/bench/clean.py
 	$(VENV)/bin/python tests/bench/loader.py
 

@@ -12,7 +12,7 @@ from lmscale.checkpoint import Checkpoints
 from lmscale.config import MeshConfig, Size
 from lmscale.evaluate import evaluate, window_losses
 from lmscale.lanes import Training
-from lmscale.quantise import INPUTS, TABLES, Rounding, Scorer, make_rounder, round_columns, round_weights
+from lmscale.quantise import TABLES, Rounding, Scorer, make_rounder, round_columns, round_weights
 from lmscale.train import train
 
 compiled = jax.jit(round_columns, static_argnames="group")
