@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def attention(
     if blocked:
         scaled = query * query.shape[-1] ** -0.5
         mixed = blocked_attention(causal, *(x.swapaxes(1, 2) for x in (scaled, key, value)), sight)
-        return mixed.swapaxes(1, 2)
+        return cast(Array, mixed).swapaxes(1, 2)
     if sight.whole:
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
     allowed = sight.allowed(slice(0, query.shape[1]), slice(0, key.shape[1]), causal)

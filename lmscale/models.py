@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class Block(nn.Module):
         )
         x = x + attention(RMSNorm(name="attention_norm")(x), sight)
         if self.crossed:
+            assert source is not None
             cross = CrossAttention(s.heads, s.head_size, scale, on_cpu, spread, name="cross_attention")
             x = x + cross(RMSNorm(name="cross_attention_norm")(x), source, across)
         x = x + FeedForward(s.feedforward, scale, name="feedforward")(RMSNorm(name="feedforward_norm")(x))
@@ -108,7 +109,7 @@ class Family(nn.Module):
             nn.remat(block) if self.remat == "layer" else block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=cast(Any, nn.broadcast),
             length=s.depth,
             unroll=s.depth if unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},

@@ -62,6 +62,7 @@ def lmscale(size: Size, path: str) -> Train:
 
     hyperparameters = Hyperparameters(
         sequence=size.sequence,
+        documents="joined",  # as the peers have it
         batch_sequences=size.batch,
         learning_rate=RATE,
         warmup_steps=0,
