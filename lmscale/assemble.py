@@ -144,7 +144,8 @@ def from_shards(
         )
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
     if study.objective == "masked":
-        sets.append(pseudo_likelihood_set(headline))
+        apart = study.recipe.documents == "apart"
+        sets.append(pseudo_likelihood_set(headline, vocabulary.eos_id if apart else None))
     if study.objective == "pairs":
         sets += [translations(each, _separator_id(vocabulary)) for each in sets]
     extra = tuple(s for s in sets if s is not headline)
@@ -227,7 +228,10 @@ def _text(study: Study, parts: OpenText, sampler: Loader, headline: NamedSet) ->
         eos_id=vocabulary.eos_id,
         start_id=vocabulary.start_id,
         separator_id=_separator_id(vocabulary) if study.objective == "pairs" else None,
-        entropy_nats=parts[0].shards.entropy_nats if len(parts) == 1 and headline.name == OWN_SET else None,
+        # a code length's bound: other objectives see more than what stands before a token
+        entropy_nats=parts[0].shards.entropy_nats
+        if len(parts) == 1 and headline.name == OWN_SET and study.objective == "causal"
+        else None,
         parts=portions if len(portions) > 1 else (),
     )
 

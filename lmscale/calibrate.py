@@ -72,8 +72,8 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
     if memory is None:
         memory = study_memory(study, workers=workers, accelerator=True, device_bytes=device_bytes(mesh))
-    windows = [len(s.windows.tokens) for s in (assembly.headline, *assembly.extra_sets)]
-    sets = sum(windows) / windows[0]  # all of them, in headlines
+    read = [s.read_tokens for s in (assembly.headline, *assembly.extra_sets)]
+    sets = sum(read) / read[0]  # all of them, in headlines
     measured: dict[tuple, Cost] = {}
     costs = {}
     for stack in sorted(stacks, key=lambda stack: stack.members[0].shape.params):

@@ -544,6 +544,12 @@ class Study:
             self.headline,
             f"is no evaluation set of the study; name one of {', '.join((OWN_SET, *names))}",
         )
+        check(
+            self.objective != "pairs" or self.recipe.documents == "apart",
+            "recipe.documents",
+            self.recipe.documents,
+            "makes one text of several pairs, of which only the first would have a source; use apart with pairs",
+        )
         check(len(set(self.telemetry)) == len(self.telemetry), "telemetry", self.telemetry, "must not name one twice")
         check(
             self.microbatches is None or self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1"

@@ -14,15 +14,20 @@ from lmscale.spans import MASKED_SHARE, Spans, spans_of
 REPLACED = 0.8, 0.1  # by the mask, by a random token; the rest stays: Devlin et al. 2019 (arXiv:1810.04805), Sec. 3.1
 
 
-def mask_tokens(rows: Rows, keys: Array, numbers: Int[Array, " B"], *, mask_id: int) -> tuple[Rows, Bool[Array, "B S"]]:
+def mask_tokens(
+    rows: Rows, keys: Array, numbers: Int[Array, " B"], *, mask_id: int, eos_id: int | None
+) -> tuple[Rows, Bool[Array, "B S"]]:
     """Rows as an encoder reads them, and which tokens it is to tell. `mask_id` is the first id after the text's.
 
-    A row's number below 0 asks for one token, always by the mask (lmscale.noise).
+    A row's number below 0 asks for one token, always by the mask (lmscale.noise). End-of-sequence, which the documents'
+    borders tell, is not chosen (as BERT does with its separators).
     """
     chosen, how, other = (_draw(keys, number, rows.tokens.shape[1]) for number in range(3))
     one = numbers[:, None] < 0
     told = jnp.where(one, jnp.arange(chosen.shape[1]) == -1 - numbers[:, None], chosen < MASKED_SHARE)
     how = jnp.where(one, 0.0, how)
+    if eos_id is not None:
+        told &= rows.tokens != eos_id
     masked, replaced = REPLACED
     anything = jnp.floor(other * mask_id).astype(rows.tokens.dtype)
     noise = jnp.where(how < masked, mask_id, jnp.where(how < masked + replaced, anything, rows.tokens))
@@ -38,10 +43,10 @@ class Written(NamedTuple):
 
 
 def take_out_spans(
-    rows: Rows, weights: Float[Array, "B S"], keys: Array, *, first_sentinel: int, start_id: int
+    rows: Rows, weights: Float[Array, "B S"], keys: Array, *, first_sentinel: int, start_id: int, eos_id: int | None
 ) -> tuple[Rows, Written]:
     """T5's span corruption (Raffel et al. 2020, Sec. 3.1.4): the text with a sentinel for each span, and the spans,
-    each after its sentinel. A span that reaches a document's border ends there. The source keeps its length, and what
+    each after its sentinel. A span that reaches a document's end stops before it. The source keeps its length, and what
     is left free at its end is in no document. Where the last span ends is not written.
     """
     length = rows.tokens.shape[1]
@@ -52,6 +57,9 @@ def take_out_spans(
     first = noise & ~jnp.pad(noise, ((0, 0), (1, 0)))[:, :-1]
     begins = jax.lax.cummax(jnp.where(first, place, 0), axis=1)
     noise &= documents == jnp.take_along_axis(documents, begins, axis=1)
+    if eos_id is not None:  # a span that would begin with it is none
+        noise &= rows.tokens != eos_id
+        first &= noise
     sentinel = first_sentinel + number
 
     kept = ~noise | first

@@ -86,7 +86,7 @@ def by_peak(assembly: Assembly, peak: Peak, workers: int) -> Estimate:
     study, device = assembly.study, peak.device
     dtype = "float32" if study.recipe.compute_dtype == "float32" else "bfloat16"
     flops_per_second = device.flops(dtype) * peak.utilisation * study.mesh.devices
-    tokens = sum(s.windows.tokens_scored for s in (assembly.headline, *assembly.extra_sets))
+    tokens = sum(s.read_tokens for s in (assembly.headline, *assembly.extra_sets))
     costs = {}
     for t in assembly.plan:
         h = t.hyperparameters

@@ -62,6 +62,16 @@ class NamedSet:
     windows: EvaluationSet
 
     @property
+    def scored(self) -> int:
+        """Tokens (of other kinds of sets, what they ask for) that are scored."""
+        return self.windows.tokens_scored
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens that go through the model for it, padding among them."""
+        return self.windows.weights.size
+
+    @property
     def file_name(self) -> str:
         """Of a run's scores on this set. Other groups of the same text are scored anew."""
         groups = f"-{slices_digest(self.windows.slices)[:8]}" if self.windows.slices else ""
@@ -85,7 +95,8 @@ def loss_scores(result: Evaluation) -> list[Score]:
     """Loss and bits per byte of a set, then of each group with its size. Bits per byte are the loss in another unit."""
     scores = _both(result.loss_nats, result.loss_stderr, result.bits_per_byte, "")
     for part in result.slices:
-        scores += _both(part.loss_nats, part.loss_stderr, part.bits_per_byte, part.name)
+        if part.tokens:  # noise may have chosen none of a small group
+            scores += _both(part.loss_nats, part.loss_stderr, part.bits_per_byte, part.name)
         for metric, value in (("tokens", part.tokens), ("documents", part.documents)):
             scores.append(Score(metric=metric, value=value, stderr=None, slice=part.name))
     return scores
@@ -148,7 +159,10 @@ def summarise_slices(
 def _slice_loss(
     name: str, nats: np.ndarray, weights: np.ndarray, documents: np.ndarray, bytes_scored: float
 ) -> SliceLoss:
-    whole, count = summarise(nats, weights, documents, bytes_scored), len(np.unique(documents))
+    count = len(np.unique(documents))
+    if not weights.any():
+        return SliceLoss(name=name, documents=count, tokens=0, loss_nats=math.nan, loss_stderr=None, bits_per_byte=None)
+    whole = summarise(nats, weights, documents, bytes_scored)
     return SliceLoss(
         name=name,
         documents=count,

@@ -63,12 +63,15 @@ class Objective:
             case "causal":
                 return Example(opened(windows[:, :-1], self.eos_id), targets, weights)
             case "masked":
-                rows, chosen = mask_tokens(closed(targets, self.eos_id), keys, numbers, mask_id=self.vocab)
+                rows, chosen = mask_tokens(
+                    closed(targets, self.eos_id), keys, numbers, mask_id=self.vocab, eos_id=self.eos_id
+                )
                 return Example(rows if real is None else rows.only(real), targets, weights * chosen)
             case "spans":
                 rows = closed(targets, self.eos_id)
                 rows = rows if real is None else rows.only(real)
-                source, written = take_out_spans(rows, weights, keys, first_sentinel=self.vocab, start_id=self.start_id)
+                ids = {"first_sentinel": self.vocab, "start_id": self.start_id, "eos_id": self.eos_id}
+                source, written = take_out_spans(rows, weights, keys, **ids)
                 return Example(written.inputs, written.targets, written.weights, source=source)
             case "prefix":
                 length = jnp.full(len(targets), targets.shape[1]) if real is None else jnp.sum(real, axis=1)

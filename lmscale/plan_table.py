@@ -154,7 +154,7 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
 
 def eval_sets(assembly: Assembly) -> list[tuple[str, int, bool]]:
     """Name, tokens scored, and whether it is the headline, of each evaluation set; the headline first."""
-    extra = [(s.name, s.windows.tokens_scored, False) for s in assembly.extra_sets]
+    extra = [(s.name, s.scored, False) for s in assembly.extra_sets]
     return [(assembly.headline.name, assembly.held_out.tokens_scored, True), *extra]
 
 

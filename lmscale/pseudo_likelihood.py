@@ -30,6 +30,14 @@ class PseudoLikelihood(NamedSet):
     rows: NDArray[np.int64]  # the window of each token
     places: NDArray[np.int64]  # and its place among the targets there
 
+    @property
+    def scored(self) -> int:
+        return len(self.rows)
+
+    @property
+    def read_tokens(self) -> int:
+        return len(self.rows) * self.windows.weights.shape[1]
+
     def measure(self, step: Step, params: Any) -> list[Score]:
         """The mean over the tokens, with its standard error over documents, and the same in bits per byte of text."""
         windows = self.windows
@@ -48,9 +56,14 @@ class PseudoLikelihood(NamedSet):
         return scores
 
 
-def pseudo_likelihood_set(of: NamedSet, positions: int = POSITIONS) -> PseudoLikelihood:
-    """At most that many tokens of an evaluation set, in a fixed order, of which a smaller number takes the first."""
-    rows, places = np.nonzero(of.windows.weights)
+def pseudo_likelihood_set(of: NamedSet, eos_id: int | None, positions: int = POSITIONS) -> PseudoLikelihood:
+    """At most that many tokens of an evaluation set, in a fixed order, of which a smaller number takes the first;
+    end-of-sequence, which the borders of documents tell, is not asked for.
+    """
+    asked = of.windows.weights > 0
+    if eos_id is not None:
+        asked &= of.windows.tokens[:, 1:] != eos_id
+    rows, places = np.nonzero(asked)
     order = permute(np.arange(min(positions, len(rows))), len(rows), seed=SAMPLE_KEY, epoch=0)
     label = f"{of.label}-{len(order)}"
     return PseudoLikelihood(name=PSEUDO_SET, label=label, windows=of.windows, rows=rows[order], places=places[order])

@@ -159,6 +159,7 @@ class Step:
             (nats, weight), grads = differentiate(params, windows)
         else:
             (nats, weight), grads = self._accumulated(differentiate, params, windows)
+        weight = jnp.maximum(weight, 1.0)  # of a small batch noise may have chosen no token
         return nats / weight, jax.tree.map(lambda g: g / weight, grads)
 
     def _accumulated(self, differentiate: Any, params: Any, windows: Int[Array, "B C"]) -> Any:

@@ -35,6 +35,15 @@ class Translations(NamedSet):
 
     given: NDArray[np.float32]  # [M, T]: 1 for the tokens of the source and the separator, 0 for what is asked for
 
+    @property
+    def scored(self) -> int:
+        return len(self.given)
+
+    @property
+    def read_tokens(self) -> int:
+        """At the most: all of a window for every token that is written."""
+        return self.given.size * int((self.given.shape[1] - self.given.sum(axis=1)).max())
+
     def measure(self, step: Step, params: Any) -> list[Score]:
         """exact: the share of sources for which the model writes the target and its end, with a 95 % interval (Wilson
         1927). chrf: chrF of what it writes, 0 to 100 (Popovic 2015, W15-3049: character 6-grams, beta 2), by sacrebleu
@@ -95,10 +104,11 @@ def translations(of: NamedSet, separator_id: int, pairs: int = PAIRS) -> Transla
     if importlib.util.find_spec("sacrebleu") is None:
         raise InputError("objective: 'pairs' is scored by sacrebleu; pip install 'lmscale[translation]'")
     held = of.windows
+    every = np.arange(len(held.tokens)), held.weights.sum(axis=1, dtype=np.float64).astype(int)
+    whole = (held.tokens[every] == held.tokens[:, 0]) & (np.sum(held.tokens == separator_id, axis=1) == 1)
     rows = permute(np.arange(min(pairs, len(held.tokens))), len(held.tokens), seed=SAMPLE_KEY, epoch=0)
     tokens, lengths = held.tokens[rows], held.weights[rows].sum(axis=1, dtype=np.float64).astype(int)
     sequence = held.weights.shape[1]
-    whole = (held.tokens[rows, lengths] == tokens[:, 0]) & (np.sum(tokens == separator_id, axis=1) == 1)
     if not whole.all():
         raise InputError(
             f"recipe.sequence: {sequence} tokens of {of.name!r} do not hold a whole pair, a source, a tab and a "

@@ -24,7 +24,7 @@ class WholeDocuments:
         if len(lengths) and (longest := int(lengths.max())) > sequence:
             raise InputError(
                 f"recipe.sequence: {sequence} is less than the {longest} tokens of the longest pair of {whose}, and "
-                "pairs are not cut; raise it, or leave such pairs out"
+                "pairs are not cut; raise it, leave such pairs out, or give files of pairs (.tsv)"
             )
         first, starts = 0, []
         while first < len(lengths):

@@ -11,7 +11,7 @@ from lmscale.data.loader import EvaluationSet, evaluation_set
 from lmscale.data.shards import Vocabulary, open_shards
 from lmscale.data.slices import UNKNOWN, Slicing, sliced
 from lmscale.data.writer import ShardWriter
-from lmscale.evaluate import by_window, summarise, summarise_slices
+from lmscale.evaluate import Evaluation, by_window, loss_scores, summarise, summarise_slices
 from lmscale.records import unscored
 from lmscale.scores import score_finished
 from lmscale.train import train
@@ -91,6 +91,11 @@ def test_a_group_is_summed_by_hand():
     assert web.loss_stderr == pytest.approx(math.sqrt(2 * (residuals**2).sum()) / 40)
     assert web.bits_per_byte == pytest.approx(70 / math.log(2) / 80)
     assert (rare.documents, rare.loss_stderr) == (1, None)
+    # of a masked model's, noise may have chosen no token: it keeps its counts and has no loss
+    _, unasked = summarise_slices(nats, np.array([10.0, 30.0, 0.0]), windows, with_bytes=False)
+    evaluation = Evaluation(loss_nats=1.0, loss_stderr=0.1, bits_per_byte=None, slices=(unasked,))
+    scores = [(score.metric, score.value) for score in loss_scores(evaluation) if score.slice]
+    assert scores == [("tokens", 0), ("documents", 1)]
 
 
 def test_every_run_records_its_groups(with_groups, make_training):
