@@ -8,9 +8,9 @@
 
 The three smallest sizes of the quickstart at its first three token counts, on so many unique tokens of the same text:
 up to 33 passes over 50 k. Every study scores the same held-out text, and its runs differ from those of the others in
-`unique_tokens` alone, so that one law fits them together. By the quickstart's step times a study takes a minute or
-two on two CPU cores. A demonstration of the law of Muennighoff et al. 2023 (arXiv:2305.16264), not a measurement of
-it.
+`unique_tokens` alone, so that one law fits them together. A study takes one to three minutes on two CPU cores. A
+demonstration of the law of Muennighoff et al. 2023 (arXiv:2305.16264), not a measurement of it. What was found is in
+experiments/results/repeats.
 """
 
 from lmscale.config import Corpus, PowerRule, Recipe, Size, Study
