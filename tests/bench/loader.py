@@ -86,6 +86,7 @@ def sparse(folder: Path, documents: int) -> Path:
         "digest": content_digest({split: splits[split] for split in SPLITS}),
         "features": {"targets": asdict(BYTES)},
         "splits": splits,
+        "slices": {},
         "files": files,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
