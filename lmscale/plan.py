@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from lmscale.config import Family, Hyperparameters, Objective, Recipe, Study
+from lmscale.config import Family, Hyperparameters, Objective, Study
 from lmscale.data import mixing
 from lmscale.grid import cells
 from lmscale.shapes import Shape, shape_of
@@ -21,6 +21,7 @@ from lmscale.spans import check_objective, extra_ids, written_tokens
 from lmscale.typed import check
 
 NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
+LATER = ("positions", "written")  # of a shape: told only where they are not 0, as shapes had none of them before
 # Hyperparameters that reach the compiled step as numbers: they may differ between trajectories that share one
 INPUTS = ("learning_rate", "warmup_steps", "schedule", "cooldown_fraction", "cooldown_steps_min")
 
@@ -95,12 +96,8 @@ class Trajectory:
     def identity(self) -> dict:
         """What the id hashes. Token counts (of a trunk), mesh, microbatches, executor and device are left out."""
         # as it was before there were others, so that those runs keep their ids
-        shape, hyperparameters = dict(vars(self.shape)), dict(vars(self.hyperparameters))
-        for name in ("positions", "written"):
-            if shape[name] == 0:
-                del shape[name]
-        if hyperparameters["documents"] == "joined":
-            del hyperparameters["documents"]
+        shape = {name: value for name, value in vars(self.shape).items() if value or name not in LATER}
+        hyperparameters = without_joined(dict(vars(self.hyperparameters)))
         return {
             "numerics": NUMERICS,
             "family": self.family,
@@ -133,6 +130,11 @@ class Trajectory:
     def train_steps(self) -> int:
         """Optimiser steps for all runs: the trunk once, and every cooldown."""
         return self.trunk_steps + sum(run.cooldown_steps for run in self.runs)
+
+
+def without_joined(rules: dict) -> dict:
+    """A recipe, or what it comes to, as it was told before `documents` was a part of it."""
+    return {name: value for name, value in rules.items() if (name, value) != ("documents", "joined")}
 
 
 def digest(value: dict) -> str:
@@ -182,7 +184,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     check_objective(study.family, study.objective)
     plan: list[Trajectory] = []
     architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
-    recipes = [(recipe, digest({**_rules(recipe), **architecture})) for recipe in study.recipes]
+    recipes = [(recipe, digest({**without_joined(asdict(recipe)), **architecture})) for recipe in study.recipes]
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
         shape = shape_of(
@@ -220,14 +222,6 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     if not study.corpus.allow_repeats:
         _check_unrepeated(study, text, max(run.tokens for trajectory in plan for run in trajectory.runs))
     return tuple(sorted(plan, key=_order))
-
-
-def _rules(recipe: Recipe) -> dict:
-    """What a recipe says, as it was told before `documents` was a part of it."""
-    rules = asdict(recipe)
-    if recipe.documents == "joined":
-        del rules["documents"]
-    return rules
 
 
 def _check_unrepeated(study: Study, text: Text, longest: int) -> None:

@@ -37,6 +37,16 @@ class Shape:
         check(self.head_size % 2 == 0, "shape.head_size", self.head_size, "must be even (RoPE turns pairs)")
         check(self.vocab >= 2, "shape.vocab", self.vocab, "must be at least 2")
 
+    @staticmethod
+    def usual_depth(width: int) -> float:
+        """The ladder's depth for a width, before it is rounded."""
+        return max(1.0, width ** (2 / 3) / 8)
+
+    @staticmethod
+    def usual_heads(width: int) -> int:
+        """The ladder's heads for a width."""
+        return ladder_heads(width)
+
     @property
     def params_embedding(self) -> int:
         """Token embedding and, where it is not tied, output layer: V D (x 2); and learned positions, S D."""
@@ -100,7 +110,15 @@ class EncoderDecoderShape(Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentShape(Shape):
-    """L layers of an LSTM cell of D units."""
+    """L layers of an LSTM cell of D units, which has no heads."""
+
+    @staticmethod
+    def usual_depth(width: int) -> float:
+        return LSTM_DEPTH
+
+    @staticmethod
+    def usual_heads(width: int) -> int:
+        return 1
 
     @property
     def params_matrices(self) -> int:
@@ -129,12 +147,7 @@ def ladder_depth(width: int) -> int:
     A curve through published models: 4096 -> 32 (LLaMA 7B), 5120 -> 37 (13B has 40), 768 -> 10 (GPT-2 has 12);
     narrow models come out shallow, as Levine et al. 2020 (arXiv:2006.12467) advise.
     """
-    return round(_whole_depth(width))
-
-
-def _whole_depth(width: int) -> float:
-    """The same before it is rounded, at least 1."""
-    return max(1.0, width ** (2 / 3) / 8)
+    return round(Shape.usual_depth(width))
 
 
 @cache
@@ -167,12 +180,13 @@ def shape_of(
 
     Raises InputError for heads where a family has none.
     """
-    recurrent = family == "lstm"
-    check(not recurrent or size.heads is None, "size.heads", size.heads, "are not known to an LSTM; leave them out")
-    heads = 1 if recurrent else size.heads or ladder_heads(size.width)
-    return SHAPES[family](
+    kind = SHAPES[family]
+    headless = kind is RecurrentShape and size.heads is not None
+    check(not headless, "size.heads", size.heads, "are not known to an LSTM; leave them out")
+    heads = size.heads or kind.usual_heads(size.width)
+    return kind(
         width=size.width,
-        depth=size.depth or (LSTM_DEPTH if recurrent else ladder_depth(size.width)),
+        depth=size.depth or round(kind.usual_depth(size.width)),
         heads=heads,
         head_size=size.width // heads,
         feedforward=FEEDFORWARD_RATIO * size.width,  # of an LSTM: its four gates
@@ -189,17 +203,13 @@ def shape_for(params: float, like: Shape) -> Shape:
     Raises InputError if `params` is not a positive number or is smaller than any shape of this vocabulary.
     """
     check(math.isfinite(params) and params > 0, "params", params, "must be a positive number")
-    recurrent = isinstance(like, RecurrentShape)
-
-    def usual(width: int) -> int:
-        return LSTM_DEPTH if recurrent else ladder_depth(width)
 
     def shape(width: int, depth: int | None = None) -> Shape:
-        heads = 1 if recurrent else ladder_heads(width)
+        heads = like.usual_heads(width)
         return replace(
             like,
             width=width,
-            depth=depth or usual(width),
+            depth=depth or round(like.usual_depth(width)),
             heads=heads,
             head_size=width // heads,
             feedforward=FEEDFORWARD_RATIO * width,
@@ -221,9 +231,10 @@ def shape_for(params: float, like: Shape) -> Shape:
     ]  # even counts of good heads
     candidates = [(math.inf, smallest)]
     for width in widths:
-        depth, exact = usual(width), LSTM_DEPTH if recurrent else _whole_depth(width)
+        exact = like.usual_depth(width)
         if abs(math.log(shape(width).params) - math.log(params)) > 1:
             continue
+        depth = round(exact)
         reach = max(1, depth // 6)
         for d in range(max(1, depth - reach), depth + reach + 1):
             found = shape(width, d)
