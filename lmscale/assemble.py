@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from analysis.errors import InputError
 from lmscale.config import OWN_SET, Corpus, EvalSet, Study
-from lmscale.data.clean.prepared import BYTES, FIRST_BYTE
+from lmscale.data.clean.prepared import BYTES
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.pair_files import SEPARATOR
 from lmscale.data.prepare import ensure_prepared
@@ -18,6 +18,7 @@ from lmscale.data.prepared import scored_with
 from lmscale.data.shards import Shards, Split, Vocabulary, open_shards
 from lmscale.data.slices import sliced
 from lmscale.data.subset import Subset
+from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet
 from lmscale.files import on_store
 from lmscale.layout import check_mesh
@@ -245,7 +246,7 @@ def _separator_id(vocabulary: Vocabulary) -> int:
         f"finds the tab between the sides of a pair in bytes, and the text is in {vocabulary.name!r}; leave out "
         "corpus.vocabulary",
     )
-    return FIRST_BYTE + SEPARATOR[0]
+    return BYTE_OFFSET + SEPARATOR[0]
 
 
 def _eval_set(study: Study, eval_set: EvalSet, text: OpenText, vocabulary: Vocabulary) -> NamedSet:

@@ -1,4 +1,4 @@
-"""`lmscale ...`: the command line. Imports nothing heavy; each command (commands, text_commands, answer) does."""
+"""`lmscale ...`: the command line. Imports nothing heavy; each command (*_commands, commands, answer) does."""
 
 from __future__ import annotations
 

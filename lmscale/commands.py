@@ -286,7 +286,7 @@ def run(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from lmscale.config import NAME, NAME_RULE
+    from lmscale.corpora import NAME, NAME_RULE
     from lmscale.records import Workspace
     from lmscale.standing import read_standing
     from lmscale.studies import results_name

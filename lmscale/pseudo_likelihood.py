@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.config import PSEUDO_SET
+from lmscale.corpora import PSEUDO_SET
 from lmscale.data.permutation import permute
 from lmscale.evaluate import NamedSet, Score, by_window, summarise
 from lmscale.noise import asking_for

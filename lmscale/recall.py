@@ -14,13 +14,12 @@ from analysis.proportions import wilson
 from lmscale.data.facts import FACTS_SET, Fact, Facts, make_facts
 from lmscale.data.loader import EvaluationSet
 from lmscale.data.shards import Vocabulary
+from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet, Score, by_window
 from lmscale.typed import check
 
 if TYPE_CHECKING:
     from lmscale.step import Step
-
-BYTE_OFFSET = 3  # ids before those of bytes in seqio.ByteVocabulary: padding, end of sequence, unknown
 
 
 @dataclass(frozen=True, kw_only=True)

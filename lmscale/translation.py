@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from analysis.proportions import wilson
-from lmscale.config import TRANSLATED
+from lmscale.corpora import TRANSLATED
 from lmscale.data.loader import EvaluationSet
 from lmscale.data.permutation import permute
+from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet, Score, by_window
-from lmscale.recall import BYTE_OFFSET
 
 if TYPE_CHECKING:
     from lmscale.step import Step

@@ -12,6 +12,7 @@ HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "seqio"}
 LAZY = {"formats.py": {"pyarrow"}, "tensorboard_logs.py": {"tensorboard", "google"}}  # extras, imported when used
 FRAMEWORK_FREE = [
     "config",
+    "corpora",
     "typed",
     "shapes",
     "grid",

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
-from lmscale.config import STEM_SYLLABLES, SYLLABLES, Bilingual
+from lmscale.corpora import STEM_SYLLABLES, SYLLABLES, Bilingual
 from lmscale.data.document import Document, Reading
 from lmscale.data.pair_files import SEPARATOR
 from lmscale.data.permutation import permute, uniform

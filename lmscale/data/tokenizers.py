@@ -1,7 +1,7 @@
 """The tokenizers of lmscale's own sources, many documents a call, without TensorFlow.
 
 Each gives the tokens that its seqio vocabulary gives, one document at a time, with seqio's `tokenize` and `append_eos`
-(tests/lmscale/test_tokenizers.py holds them to it). TensorFlow would cost 0.9 GB and ten seconds a process, and its
+(tests/lmscale/test_prepare.py holds them to it). TensorFlow would cost 0.9 GB and ten seconds a process, and its
 operations three times the time (docs/data.md).
 """
 

@@ -15,10 +15,10 @@ from lmscale.config import Corpus
 from lmscale.data.clean.contamination import Overlap
 from lmscale.data.shards import Shards, Split
 from lmscale.data.sources import Document
+from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.typed import check
 
 BYTES = "bytes"  # the vocabulary of lmscale.data.tasks: seqio's, in which byte b is token b + 3
-FIRST_BYTE = 3
 ENDINGS = (".jsonl", ".jsonl.gz")
 
 
@@ -31,7 +31,7 @@ def shard_documents(split: Split, name: str) -> Iterator[Document]:
         )
     for number in range(split.documents):
         tokens = split.document(number)
-        text = (tokens[tokens >= FIRST_BYTE] - FIRST_BYTE).astype(np.uint8).tobytes()
+        text = (tokens[tokens >= BYTE_OFFSET] - BYTE_OFFSET).astype(np.uint8).tobytes()
         yield Document(name=f"{name}#{number}", text=text)
 
 
