@@ -10,7 +10,7 @@ FLOPS ?=
 SHELL := /bin/bash
 LMSCALE := $(VENV)/bin/lmscale
 
-.PHONY: setup demo plan sweep fit optimal plot test bench soak lint clean
+.PHONY: setup demo plan sweep fit optimal plot test bench bench-gpu soak lint clean
 
 setup: $(VENV)/.installed
 
@@ -64,6 +64,10 @@ bench: setup
 	$(VENV)/bin/python tests/bench/ngram.py
 	$(VENV)/bin/python tests/bench/clean.py
 	$(VENV)/bin/python tests/bench/loader.py
+
+# Share of a GPU's peak, models trained together, a profile: with whatever jax the machine has, and without TensorFlow.
+bench-gpu:
+	$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON)) tests/bench/gpu.py --profile
 
 # Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then
 # the faults that a sweep survives, two hours and a half.

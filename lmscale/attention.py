@@ -1,9 +1,11 @@
-"""Attention within documents: by blocks of queries where that is faster, on a CPU; jax's own attention elsewhere."""
+"""Attention within documents: by blocks of queries on a CPU; by cuDNN's fused kernel on a GPU (Dao et al. 2022,
+arXiv:2205.14135); jax's own elsewhere.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ BLOCK = (
     64  # query rows of a block: small enough to leave most of the masked half out, large enough for a matrix product
 )
 BLOCKS_MAX = 8  # they are unrolled, so long sequences take longer blocks
+CUDNN_HEAD_MAX = 128  # on all GPUs that have the kernel
+Way = Literal["blocks", "cudnn", "plain"]
 
 
 class Sight(NamedTuple):
@@ -47,6 +51,22 @@ class Sight(NamedTuple):
 EVERYTHING = Sight()
 
 
+def way_of(device: Any, dtype: Any, head_size: int) -> Way:
+    """How attention is computed on a device, in this arithmetic.
+
+    cuDNN's kernel takes 16-bit numbers and heads of a multiple of 8 up to 128, from NVIDIA's Ampere on (compute
+    capability 8.0).
+    """
+    if device.platform == "cpu":
+        return "blocks"
+    halves = jnp.dtype(dtype).itemsize == 2
+    if device.platform == "gpu" and halves and head_size % 8 == 0 and head_size <= CUDNN_HEAD_MAX:
+        capability = str(getattr(device, "compute_capability", ""))  # of an AMD GPU a name
+        major = capability.partition(".")[0]
+        return "cudnn" if major.isdigit() and int(major) >= 8 else "plain"
+    return "plain"
+
+
 def attention(
     query: Float[Array, "B S H K"],
     key: Float[Array, "B T H K"],
@@ -54,22 +74,30 @@ def attention(
     sight: Sight = EVERYTHING,
     *,
     causal: bool,
-    blocked: bool,
+    way: Way,
 ) -> Float[Array, "B S H K"]:
     """softmax(query key^T / sqrt(K)) value over the keys that each query sees (Vaswani et al. 2017, Sec. 3.2.1).
 
     A query that sees none gets zeros.
     """
-    if blocked:
+    if way == "blocks":
         scaled = query * query.shape[-1] ** -0.5
         mixed = blocked_attention(causal, *(x.swapaxes(1, 2) for x in (scaled, key, value)), sight)
         return cast(Array, mixed).swapaxes(1, 2)
+    even = query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0  # or cuDNN has no gradient
+    kernel = "cudnn" if way == "cudnn" and even else "xla"
     if sight.whole:
-        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
-    allowed = sight.allowed(slice(0, query.shape[1]), slice(0, key.shape[1]), causal)
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation=kernel)
+    rows, columns = slice(0, query.shape[1]), slice(0, key.shape[1])
+    ordered = causal and sight.prefix is None  # cuDNN then leaves out the half above the diagonal
+    allowed = sight.allowed(rows, columns, causal and not ordered)
     assert allowed is not None
-    mixed = jax.nn.dot_product_attention(query, key, value, mask=allowed[:, None])
-    return jnp.where(jnp.any(allowed, axis=-1)[..., None, None], mixed, 0)
+    mixed = jax.nn.dot_product_attention(
+        query, key, value, mask=allowed[:, None], is_causal=ordered, implementation=kernel
+    )
+    own = sight.allowed(rows, columns, causal) if ordered else allowed
+    assert own is not None
+    return jnp.where(jnp.any(own, axis=-1)[..., None, None], mixed, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

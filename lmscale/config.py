@@ -23,9 +23,11 @@ Objective = Literal["causal", "masked", "prefix", "spans", "pairs"]
 Documents = Literal["apart", "joined"]  # those of one window: whether they see each other
 Schedule = Literal["wsd", "cosine", "linear"]  # lmscale.optim says what they are
 Dtype = Literal["auto", "float32", "bfloat16"]
-Remat = Literal["none", "layer"]  # what is computed again in the backward pass instead of being kept
+Stored = Literal["float32", "bfloat16"]
+# What is computed again in the backward pass instead of being kept: all of a layer, or all but its matrix products
+Remat = Literal["none", "products", "layer"]
 Positions = Literal["rotary", "learned"]
-RematChoice = Literal["auto", "none", "layer"]
+RematChoice = Literal["auto", "none", "products", "layer"]
 Log = Literal["tensorboard", "wandb"]
 DEVICES_MAX = 16_384  # more than the largest slices of TPUs have
 BATCH_TOKENS_MAX = 1e12
@@ -116,6 +118,7 @@ class Recipe:
     epsilon: float = 1e-8
     clip_norm: float = 1.0
     compute_dtype: Dtype = "auto"  # float32 on CPU, bfloat16 on accelerators; parameters are always float32
+    moments_dtype: Stored = "float32"  # in which Adam's two averages are kept; bfloat16 takes half their memory
 
     def __post_init__(self) -> None:
         normalise(self, "recipe.")
@@ -176,6 +179,7 @@ class Recipe:
             epsilon=self.epsilon,
             clip_norm=self.clip_norm,
             compute_dtype=self.compute_dtype,
+            moments_dtype=self.moments_dtype,
         )
 
 
@@ -197,6 +201,7 @@ class Hyperparameters:
     epsilon: float
     clip_norm: float
     compute_dtype: Dtype
+    moments_dtype: Stored
 
     @property
     def batch_tokens(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmscale.memory import FLOAT32, MOMENTS
+from lmscale.memory import FLOAT32, MOMENTS, moment_bytes
 from lmscale.plan import Trajectory
 
 IN_FLIGHT = 2  # checkpoints of a trajectory under way beside those kept: the newest, and one that is being written
@@ -32,5 +32,5 @@ def disk_bytes(plan: Sequence[Trajectory], workers: int) -> DiskBytes:
 
 
 def state_bytes(trajectory: Trajectory) -> float:
-    """A checkpoint: parameters and both moments, float32."""
-    return float(FLOAT32 * (1 + MOMENTS) * trajectory.shape.params)
+    """A checkpoint: parameters and both moments."""
+    return float((FLOAT32 + MOMENTS * moment_bytes(trajectory)) * trajectory.shape.params)

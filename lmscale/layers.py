@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.linen.initializers import Initializer
 from jaxtyping import Array, Bool, Float
 
-from lmscale.attention import Sight, attention
+from lmscale.attention import Sight, Way, attention
 
 ROPE_BASE = 10_000.0  # Su et al. 2021 (arXiv:2104.09864), Sec. 3.3
 NORM_EPSILON = 1e-6  # Zhang & Sennrich 2019 as in T5
@@ -91,7 +91,7 @@ class Attention(nn.Module):
     residual_scale: float
     causal: bool
     rotary: bool  # positions turn queries and keys
-    blocked: bool  # by blocks of queries, for a CPU (lmscale.attention)
+    way: Way  # how attention is computed
     spread: bool  # over several devices
 
     @nn.compact
@@ -105,7 +105,7 @@ class Attention(nn.Module):
         if self.rotary:
             # by places in the row: what two tokens of a document do with each other depends on their distance alone
             query, key = rotate(query), rotate(key)
-        return out(attention(query, key, value, sight, causal=self.causal, blocked=self.blocked))
+        return out(attention(query, key, value, sight, causal=self.causal, way=self.way))
 
 
 class CrossAttention(nn.Module):
@@ -114,7 +114,7 @@ class CrossAttention(nn.Module):
     heads: int
     head_size: int
     residual_scale: float
-    blocked: bool
+    way: Way
     spread: bool
 
     @nn.compact
@@ -125,7 +125,7 @@ class CrossAttention(nn.Module):
         inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
         key, value = products(source, inward, self.spread)
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
-        return out(attention(query, key, value, sight, causal=False, blocked=self.blocked))
+        return out(attention(query, key, value, sight, causal=False, way=self.way))
 
 
 def products(x: Float[Array, "B S D"], weight: Float[Array, "D H N K"], spread: bool) -> list[Array]:

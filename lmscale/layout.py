@@ -117,7 +117,7 @@ def candidates(
     if platform == "cpu":
         fewest = cpu_microbatches(trajectory, mesh)
         counts = [count for count in counts if count >= fewest]
-    remats: tuple[Remat, ...] = ("none", "layer") if remat == "auto" else (remat,)
+    remats: tuple[Remat, ...] = ("none", "products", "layer") if remat == "auto" else (remat,)
     return [
         Placement(microbatches=count, remat=what, bytes=step_bytes(trajectory, mesh, count, what, platform, replicas))
         for what in remats
@@ -187,6 +187,7 @@ def _changes(
         yield f"--replicas {fewer} --microbatches {{}}", trajectory, mesh, "none", fewer
         fewer //= 2
     yield "--microbatches {}", trajectory, mesh, "none", replicas
+    yield "--remat products --microbatches {}", trajectory, mesh, "products", replicas
     yield "--remat layer --microbatches {}", trajectory, mesh, "layer", replicas
     if not memory.shared:
         for factor in (2, 4, 8, 16, 32, 64):

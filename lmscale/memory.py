@@ -26,8 +26,10 @@ FEEDFORWARD_WIDTHS = (
     3  # of F: before, inside and after the GELU; of an LSTM, its gates before, inside and their gradients
 )
 MEMORY_WIDTHS = 4  # of D: an LSTM's memory and output, and what the gates make of them
-SCORE_ROWS = {"cpu": 1, "accelerator": 3}  # of H S: scores, their softmax and its gradient; by blocks on a CPU
+# Of H S: scores, their softmax and its gradient; by blocks on a CPU; none where attention is fused (lmscale.attention)
+SCORE_ROWS = {"cpu": 1, "accelerator": 3, "fused": 0}
 LOGIT_ROWS = 2  # of V, in float32: the logits and their gradient
+LOGIT_BYTES = 2**29  # of float32 logits on one device: larger ones are made in parts (lmscale.output_layer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +64,40 @@ def step_bytes(
     half = h.compute_dtype == "bfloat16" or (h.compute_dtype == "auto" and platform != "cpu")
     number = 2 if half else FLOAT32
     tokens = h.batch_tokens / (mesh.data * mesh.fsdp * microbatches)
-    layer, matrices = _layer(shape, h.sequence, mesh.tensor, SCORE_ROWS[platform])
+    fused = platform != "cpu" and half and shape.head_size % 8 == 0
+    layer, matrices = _layer(shape, h.sequence, mesh.tensor, SCORE_ROWS["fused" if fused else platform])
     depth = shape.depth * (2 if isinstance(shape, EncoderDecoderShape) else 1)
-    kept = depth * layer if remat == "none" else depth * shape.width + layer
+    match remat:
+        case "none":
+            kept = depth * layer
+        case "products":
+            kept = depth * _products(shape, mesh.tensor) + layer
+        case "layer":
+            kept = depth * shape.width + layer
     params = shape.params / (mesh.fsdp * mesh.tensor)
+    logits = FLOAT32 * tokens * shape.vocab / mesh.tensor
     return StepBytes(
-        state=replicas * (1 + MOMENTS) * FLOAT32 * params,
+        state=replicas * params * (FLOAT32 + MOMENTS * moment_bytes(trajectory)),
         gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * params,
         gathered=replicas * (number + FLOAT32) * matrices if mesh.fsdp > 1 else 0.0,
         activations=replicas * number * tokens * kept,
-        logits=replicas * LOGIT_ROWS * FLOAT32 * tokens * shape.vocab / mesh.tensor,
+        logits=replicas * LOGIT_ROWS * min(logits, LOGIT_BYTES),
     )
+
+
+def moment_bytes(trajectory: Trajectory) -> int:
+    """Of a number of Adam's moments."""
+    return 2 if trajectory.hyperparameters.moments_dtype == "bfloat16" else FLOAT32
+
+
+def _products(shape: Shape, tensor: int) -> float:
+    """Numbers a token that a layer keeps of its matrix products on a device, and its input: the products of attention
+    and its output, or of an LSTM's gates nothing, for they depend on each other; the wide product of the feed-forward.
+    """
+    if isinstance(shape, RecurrentShape):
+        return shape.width
+    inner, attentions = shape.heads * shape.head_size, 2 if isinstance(shape, EncoderDecoderShape) else 1
+    return (1 + attentions) * shape.width + (attentions * 4 * inner + shape.feedforward) / tensor
 
 
 def _layer(shape: Shape, sequence: int, tensor: int, score_rows: int) -> tuple[float, float]:

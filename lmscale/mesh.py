@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -96,6 +97,11 @@ def _mapped(axis: str) -> bool:
     except NameError:
         return False
     return True
+
+
+def unmapped_devices(mesh: Mesh) -> int:
+    """Over how many devices an array is split at the most: all, but for the axes of a vmap that is being traced."""
+    return math.prod(size for axis, size in mesh.shape.items() if not _mapped(axis))
 
 
 def tree_shardings(mesh: Mesh, boxed: Any) -> Any:

@@ -5,22 +5,27 @@ from __future__ import annotations
 from typing import Any, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from lmscale.attention import EVERYTHING, Sight
+from lmscale.attention import EVERYTHING, Sight, way_of
 from lmscale.borders import Rows
 from lmscale.config import Remat
 from lmscale.layers import Attention, CrossAttention, FeedForward, Recurrence, RMSNorm, parameter
 from lmscale.mesh import constrain
 from lmscale.objectives import Example
+from lmscale.output_layer import Output
 from lmscale.shapes import Shape
 
-# Up to here layers are unrolled (15 % faster on a CPU); deeper ones are scanned, to compile once. So are those that are
-# rematerialised or gathered over fsdp: unrolled, the compiler kept what was to be computed again, and the whole
-# gradients of several layers at once (measured, XLA on CPUs)
-UNROLL_DEPTH = 16
+# Up to here layers are unrolled (15 % faster on a CPU, and on a GPU a third: a scan copies what it keeps); deeper ones
+# are scanned, to compile once
+UNROLL_DEPTH = {"cpu": 16, "gpu": 64, "tpu": 16}
+
+
+# of jax.nn.dot_product_attention on cuDNN: the primitive whose results its backward pass reads
+FUSED_ATTENTION = "dot_product_attention_fwd"
 
 
 class Block(nn.Module):
@@ -39,14 +44,12 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B S D"], None]:
         s = self.shape
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
-        on_cpu, spread = self.mesh.devices.flat[0].platform == "cpu", self.mesh.size > 1
-        attention = Attention(
-            s.heads, s.head_size, scale, self.causal, s.positions == 0, on_cpu, spread, name="attention"
-        )
+        way, spread = way_of(self.mesh.devices.flat[0], x.dtype, s.head_size), self.mesh.size > 1
+        attention = Attention(s.heads, s.head_size, scale, self.causal, s.positions == 0, way, spread, name="attention")
         x = x + attention(RMSNorm(name="attention_norm")(x), sight)
         if self.crossed:
             assert source is not None
-            cross = CrossAttention(s.heads, s.head_size, scale, on_cpu, spread, name="cross_attention")
+            cross = CrossAttention(s.heads, s.head_size, scale, way, spread, name="cross_attention")
             x = x + cross(RMSNorm(name="cross_attention_norm")(x), source, across)
         x = x + FeedForward(s.feedforward, scale, name="feedforward")(RMSNorm(name="feedforward_norm")(x))
         return constrain(x, self.mesh, "batch", None, None), None
@@ -65,7 +68,7 @@ class RecurrentBlock(nn.Module):
 
 
 class Tables:
-    """Tokens, and positions where they are learned, to vectors; vectors to logits. Parameters of the given module."""
+    """Tokens, and positions where they are learned, to vectors; the output layer's matrix. Parameters of a module."""
 
     def __init__(self, module: Family):
         s = self.shape = module.shape
@@ -88,10 +91,19 @@ class Tables:
         x = x * jnp.asarray(self.shape.width**0.5, self.dtype)
         return constrain(x, self.mesh, "batch", None, None)
 
-    def write(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
-        rows = x.reshape(-1, self.shape.width)  # a plain matrix product, as in Linear
-        logits = jnp.matmul(rows, self.head.T, preferred_element_type=jnp.float32)
-        return constrain(logits.reshape(*x.shape[:2], self.shape.vocab), self.mesh, "batch", None, "vocab")
+
+def again(block: Any, remat: Remat, scanned: bool) -> Any:
+    """A layer, of which all or a part is computed again in the backward pass."""
+    if remat == "none":
+        return block
+    # the two passes of a scan are two loops: the compiler cannot take one layer's result for the other's
+    return nn.remat(block, policy=is_product if remat == "products" else None, prevent_cse=not scanned)
+
+
+def is_product(primitive: Any, *operands: Any, **settings: Any) -> bool:
+    """What `products` keeps: results of matrix products with weights, and of fused attention."""
+    fused = primitive.name.startswith(FUSED_ATTENTION)
+    return fused or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *operands, **settings)
 
 
 class Family(nn.Module):
@@ -102,47 +114,55 @@ class Family(nn.Module):
     dtype: jnp.dtype
     remat: Remat = "none"
 
+    @property
+    def unrolled(self) -> bool:
+        """Layers gathered over fsdp are scanned, or the compiler holds the whole gradients of several at once; so are
+        those computed again, but on a GPU, where the compiler then keeps no more (measured: XLA on CPUs and an H200).
+        """
+        platform = self.mesh.devices.flat[0].platform
+        kept = self.remat == "none" or platform == "gpu"
+        return kept and self.shape.depth <= UNROLL_DEPTH[platform] and self.mesh.shape["fsdp"] == 1
+
     def layers(self, block: Any, x: Array, *given: Any, name: str = "layers", **kind: Any) -> Float[Array, "B S D"]:
         s = self.shape
-        unrolled = s.depth <= UNROLL_DEPTH and self.remat == "none" and self.mesh.shape["fsdp"] == 1
         stack = nn.scan(
-            nn.remat(block) if self.remat == "layer" else block,
+            again(block, self.remat, scanned=not self.unrolled),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=cast(Any, nn.broadcast),
             length=s.depth,
-            unroll=s.depth if unrolled else 1,
+            unroll=s.depth if self.unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         return stack(s, self.mesh, **kind, name=name)(x, *given)[0]
 
 
 class Decoder(Family):
-    """Decoder-only transformer: tokens to the logits of the token after each. Causal, but for an example's prefix."""
+    """Decoder-only transformer: tokens to what foretells the token after each. Causal, but for an example's prefix."""
 
     @nn.compact
-    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+    def __call__(self, example: Example) -> Output:
         rows, tables = example.inputs, Tables(self)
         sight = rows.sight_of(rows, example.prefix)
         x = self.layers(Block, tables.read(rows), sight, None, EVERYTHING)
-        return tables.write(RMSNorm(name="final_norm")(x))
+        return Output(RMSNorm(name="final_norm")(x), tables.head)
 
 
 class Encoder(Family):
-    """Encoder-only transformer: every token sees all of its document; logits of the token at each place."""
+    """Encoder-only transformer: every token sees all of its document; what it tells of the token at each place."""
 
     @nn.compact
-    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+    def __call__(self, example: Example) -> Output:
         rows, tables = example.inputs, Tables(self)
         x = self.layers(Block, tables.read(rows), rows.sight_of(rows), None, EVERYTHING, causal=False)
-        return tables.write(RMSNorm(name="final_norm")(x))
+        return Output(RMSNorm(name="final_norm")(x), tables.head)
 
 
 class EncoderDecoder(Family):
     """The full transformer (Vaswani et al. 2017): an encoder reads the source, a causal decoder looks at the result."""
 
     @nn.compact
-    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+    def __call__(self, example: Example) -> Output:
         rows, source, tables = example.inputs, example.source, Tables(self)
         assert source is not None
         sight = source.sight_of(source)
@@ -150,17 +170,17 @@ class EncoderDecoder(Family):
         read = RMSNorm(name="encoder_norm")(read)
         sight, across = rows.sight_of(rows), rows.sight_of(source)
         x = self.layers(Block, tables.read(rows), sight, read, across, crossed=True)
-        return tables.write(RMSNorm(name="final_norm")(x))
+        return Output(RMSNorm(name="final_norm")(x), tables.head)
 
 
 class Recurrent(Family):
     """LSTM layers (Jozefowicz et al. 2016, arXiv:1602.02410), whose memory is emptied at each document."""
 
     @nn.compact
-    def __call__(self, example: Example) -> Float[Array, "B S V"]:
+    def __call__(self, example: Example) -> Output:
         rows, tables = example.inputs, Tables(self)
         x = self.layers(RecurrentBlock, tables.read(rows), rows.positions == 0)
-        return tables.write(RMSNorm(name="final_norm")(x))
+        return Output(RMSNorm(name="final_norm")(x), tables.head)
 
 
 FAMILIES: dict[str, type[Family]] = {
@@ -172,8 +192,9 @@ FAMILIES: dict[str, type[Family]] = {
 
 
 def build(family: str, shape: Shape, mesh: Mesh, dtype: jnp.dtype, remat: Remat = "none") -> nn.Module:
-    """The module of a family, from an Example to logits; `dtype` is that of its arithmetic (parameters are float32).
+    """The module of a family, from an Example to its Output; `dtype` is of its arithmetic (parameters are float32).
 
-    With `remat` "layer" only what enters a layer is kept for the backward pass (Chen et al. 2016, arXiv:1604.06174).
+    With `remat` "layer" only what enters a layer is kept for the backward pass (Chen et al. 2016, arXiv:1604.06174),
+    with "products" the results of its matrix products as well (Korthikanti et al. 2022, arXiv:2205.05198, Sec. 5).
     """
     return FAMILIES[family](shape, mesh, dtype, remat)

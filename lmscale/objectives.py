@@ -1,4 +1,5 @@
-"""Objectives: windows of tokens to what a model reads and is scored on; logits to a Loss, a sum in nats and its weight.
+"""Objectives: windows of tokens to what a model reads and is scored on; its output to a Loss, a sum in nats and its
+weight.
 
 What the loss of each means, and which may be compared: docs/families.md.
 """
@@ -6,14 +7,16 @@ What the loss of each means, and which may be compared: docs/families.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from lmscale.borders import Rows, closed, opened
 from lmscale.corruption import mask_tokens, take_out_spans
+from lmscale.output_layer import Output, summed_nats
 from lmscale.plan import Trajectory
 from lmscale.spans import NOISY
 
@@ -116,14 +119,6 @@ def make_objective(trajectory: Trajectory) -> Objective:
     )
 
 
-def cross_entropy(logits: Float[Array, "B S V"], targets: Int[Array, "B S"]) -> Float[Array, "B S"]:
-    """-log softmax(logits)[target] in nats, in float32."""
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
-
-
-def loss(apply: Any, params: Any, example: Example) -> Loss:
-    """The weighted loss of a model, `apply(params, example) -> logits`."""
-    nats = cross_entropy(apply(params, example), example.targets)
-    return Loss(jnp.sum(nats * example.weights), jnp.sum(example.weights))
+def loss(output: Output, example: Example, mesh: Mesh) -> Loss:
+    """The weighted loss of what a model made of an example."""
+    return Loss(summed_nats(output, example.targets, example.weights, mesh), jnp.sum(example.weights))

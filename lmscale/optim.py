@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -19,13 +20,30 @@ def is_matrix(path: tuple, _: Any) -> bool:
 
 def make_optimizer(h: Hyperparameters) -> optax.GradientTransformation:
     """AdamW with global-norm clipping (Loshchilov & Hutter 2019), without its rate: updates are multiplied by -rate."""
+    adam = optax.scale_by_adam(b1=h.beta1, b2=h.beta2, eps=h.epsilon)
     return optax.chain(
         optax.clip_by_global_norm(h.clip_norm),
-        optax.scale_by_adam(b1=h.beta1, b2=h.beta2, eps=h.epsilon),
+        adam if h.moments_dtype == "float32" else kept_in(jnp.dtype(h.moments_dtype), adam),
         optax.add_decayed_weights(
             h.weight_decay, mask=lambda params: jax.tree_util.tree_map_with_path(is_matrix, params)
         ),
     )
+
+
+def kept_in(dtype: jnp.dtype, inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same transformation, with its arrays of numbers kept in `dtype` between steps and computed with in float32.
+
+    (optax's own `mu_dtype` is of the first moment alone.)
+    """
+
+    def cast(state: Any, to: jnp.dtype) -> Any:
+        return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(updates, cast(state, jnp.dtype(jnp.float32)), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(inner.init(params), dtype), update)
 
 
 def learning_rates(h: Hyperparameters, start: int, stop: int, *, steps: int | None, branch_step: int) -> np.ndarray:

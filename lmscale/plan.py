@@ -22,6 +22,8 @@ from lmscale.typed import check
 
 NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
 LATER = ("positions", "written")  # of a shape: told only where they are not 0, as shapes had none of them before
+# Of a recipe, as it was when these could not be chosen
+FIRST = (("documents", "joined"), ("moments_dtype", "float32"))
 # Hyperparameters that reach the compiled step as numbers: they may differ between trajectories that share one
 INPUTS = ("learning_rate", "warmup_steps", "schedule", "cooldown_fraction", "cooldown_steps_min")
 
@@ -97,7 +99,7 @@ class Trajectory:
         """What the id hashes. Token counts (of a trunk), mesh, microbatches, executor and device are left out."""
         # as it was before there were others, so that those runs keep their ids
         shape = {name: value for name, value in vars(self.shape).items() if value or name not in LATER}
-        hyperparameters = without_joined(dict(vars(self.hyperparameters)))
+        hyperparameters = without_first(dict(vars(self.hyperparameters)))
         return {
             "numerics": NUMERICS,
             "family": self.family,
@@ -132,9 +134,9 @@ class Trajectory:
         return self.trunk_steps + sum(run.cooldown_steps for run in self.runs)
 
 
-def without_joined(rules: dict) -> dict:
-    """A recipe, or what it comes to, as it was told before `documents` was a part of it."""
-    return {name: value for name, value in rules.items() if (name, value) != ("documents", "joined")}
+def without_first(rules: dict) -> dict:
+    """A recipe, or what it comes to, as it was told before these were a part of it."""
+    return {name: value for name, value in rules.items() if (name, value) not in FIRST}
 
 
 def digest(value: dict) -> str:
@@ -184,7 +186,7 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     check_objective(study.family, study.objective)
     plan: list[Trajectory] = []
     architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
-    recipes = [(recipe, digest({**without_joined(asdict(recipe)), **architecture})) for recipe in study.recipes]
+    recipes = [(recipe, digest({**without_first(asdict(recipe)), **architecture})) for recipe in study.recipes]
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
         shape = shape_of(

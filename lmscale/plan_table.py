@@ -101,9 +101,9 @@ def placements(assembly: Assembly, memory: Memory | None) -> dict[str, Placement
 def layout_lines(assembly: Assembly, memory: Memory | None, placed: dict[str, Placement]) -> list[str]:
     """What the columns `micro` and `a device` stand for."""
     there = in_words(memory.device_bytes) if memory else "an amount that is known where it trains"
-    again = sorted({str(t.shape) for t in assembly.plan if placed[t.id].remat == "layer"})
+    again = sorted({f"{t.shape} ({placed[t.id].remat})" for t in assembly.plan if placed[t.id].remat != "none"})
     lines = [f"micro: microbatches whose gradients are added up; a device: bytes of a step on each, of {there}"]
-    return lines + [f"layers are computed again in the backward pass (remat): {', '.join(again)}"] * bool(again)
+    return lines + [f"computed again in the backward pass (remat): {', '.join(again)}"] * bool(again)
 
 
 def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None, workers: int) -> dict:

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, Int
 from lmscale.config import Remat
 from lmscale.mesh import constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
-from lmscale.objectives import Example, cross_entropy, loss, make_objective
+from lmscale.objectives import Example, loss, make_objective
 from lmscale.optim import make_optimizer
+from lmscale.output_layer import Output, logits, token_nats
 from lmscale.plan import Trajectory
 
 
@@ -144,14 +145,19 @@ class Step:
         params = self.model.init(key, self.objective(jnp.zeros((1, self.columns), jnp.int32)))["params"]
         return State(params, self.optimizer.init(params))
 
-    def apply(self, params: Any, example: Example) -> Float[Array, "B S V"]:
+    def output(self, params: Any, example: Example) -> Output:
         return self.model.apply({"params": params}, example)  # type: ignore[return-value]
+
+    def apply(self, params: Any, example: Example) -> Float[Array, "B S V"]:
+        """Logits, all of them."""
+        return logits(self.output(params, example), self.mesh)
 
     def gradients(self, params: Any, windows: Int[Array, "B C"]) -> tuple[Array, Any]:
         """Mean loss in nats per token and its gradient, accumulated over microbatches."""
 
         def summed(params: Any, windows: Array) -> tuple[Array, Array]:
-            value = loss(self.apply, params, self.objective(windows))
+            example = self.objective(windows)
+            value = loss(self.output(params, example), example, self.mesh)
             return value.sum, value.weight
 
         differentiate = jax.value_and_grad(summed, has_aux=True)
@@ -204,7 +210,7 @@ class Step:
 
     def _token_losses(self, params: Any, windows: Array, weights: Array) -> tuple[Array, Array]:
         example = self.objective(windows, weights)
-        nats = cross_entropy(self.apply(params, example), example.targets)
+        nats = token_nats(self.output(params, example), example.targets, self.mesh)
         return nats * example.weights, example.weights
 
     def token_losses(self, params: Any, windows: np.ndarray, weights: np.ndarray) -> tuple[Array, Array]:

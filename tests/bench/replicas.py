@@ -1,7 +1,7 @@
 """Throughput of models trained together in one step, against the same models one after the other.
 
     python tests/bench/replicas.py                 # small models on a CPU, a model of 10 M parameters on an accelerator
-    python tests/bench/replicas.py --size 320x8 --batch-tokens 8192 --replicas 2,4,8,16
+    python tests/bench/replicas.py --size 320x8 --batch-tokens 512,8192 --replicas 2,4,8,16
 
 Prints one line a case: tokens/s of all models, and the ratio. Medians of 5, the two taken in turn and in both orders,
 on the same devices in one process.
@@ -30,26 +30,30 @@ from lmscale.step import Step, Together  # noqa: E402
 REPEATS = 5
 CALL_STEPS = 8
 VOCAB = 256
-CPU = {"size": "64x2,128x4", "sequence": 128, "batch_tokens": 512, "replicas": "2,4"}
-ACCELERATOR = {"size": "320x8", "sequence": 256, "batch_tokens": 4096, "replicas": "2,4,8,16"}  # 9.9 M parameters
+CPU = {"size": "64x2,128x4", "sequence": 128, "batch_tokens": "512", "replicas": "2,4"}
+# 9.9 M parameters
+ACCELERATOR = {"size": "320x8", "sequence": 256, "batch_tokens": "512,1024,4096", "replicas": "4,16"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, text in (("size", "sizes"), ("replicas", "how many together")):
+    for name, text in (("size", "sizes"), ("replicas", "how many together"), ("batch-tokens", "batches")):
         parser.add_argument(f"--{name}", help=f"{text}, with commas between")
-    for name in ("sequence", "batch-tokens"):
-        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--sequence", type=int)
     default = CPU if jax.devices()[0].platform == "cpu" else ACCELERATOR
     parser.set_defaults(**default)
     args = parser.parse_args()
     use_cache(print)
     device = jax.devices()[0]
-    print(f"jax {jax.__version__} on {device.platform}:{device.device_kind}; batch {args.batch_tokens} tokens")
-    print(f"{'shape':>12} {'params':>12} {'together':>8} {'one by one':>14} {'together':>14} {'ratio':>7}")
+    print(f"jax {jax.__version__} on {device.platform}:{device.device_kind}")
+    print(
+        f"{'shape':>12} {'params':>12} {'batch':>7} {'together':>8} {'one by one':>14} {'together':>14} {'ratio':>7}",
+        flush=True,
+    )
     for size in args.size.split(","):
-        for count in map(int, args.replicas.split(",")):
-            compare(trajectory(size, args.sequence, args.batch_tokens), count)
+        for batch in map(int, args.batch_tokens.split(",")):
+            for count in map(int, args.replicas.split(",")):
+                compare(trajectory(size, args.sequence, batch), count)
     return 0
 
 
@@ -106,7 +110,8 @@ def compare(t: Trajectory, count: int) -> None:
     tokens = count * CALL_STEPS * h.batch_tokens
     slow, fast = (tokens / statistics.median(seconds[run]) for run in (one_by_one, together))
     print(
-        f"{t.shape!s:>12} {t.shape.params:>12,} {count:>8} {slow:>10,.0f} t/s {fast:>10,.0f} t/s {fast / slow:>6.2f}x",
+        f"{t.shape!s:>12} {t.shape.params:>12,} {h.batch_tokens:>7,} {count:>8} {slow:>10,.0f} t/s "
+        f"{fast:>10,.0f} t/s {fast / slow:>6.2f}x",
         flush=True,
     )
 

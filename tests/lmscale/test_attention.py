@@ -1,13 +1,14 @@
 """Blocked attention against jax.nn's, and its written-out derivative against automatic differentiation."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.attention import BLOCK, BLOCKS_MAX, Sight, attention
+from lmscale.attention import BLOCK, BLOCKS_MAX, Sight, attention, way_of
 
 ROUNDING = 3e-6  # of the largest entry: scores reach 15, so their float32 exponentials are rounded by 15 x 6e-8
 
@@ -22,7 +23,7 @@ def by_autodiff(*arrays):
 
 
 def blocked(*arrays):
-    return attention(*arrays, causal=True, blocked=True)
+    return attention(*arrays, causal=True, way="blocks")
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -83,8 +84,8 @@ def sights(keys: int) -> dict[str, tuple[Sight, bool]]:
 
 
 @pytest.mark.parametrize("kind", sights(LENGTH))
-@pytest.mark.parametrize("blocked", [True, False])
-def test_a_query_sees_its_document(kind, blocked):
+@pytest.mark.parametrize("way", ["blocks", "plain"])
+def test_a_query_sees_its_document(kind, way):
     """Against a literal softmax over the keys that are seen."""
     sight, causal = sights(LENGTH)[kind]
     *arrays, slope = inputs(LENGTH)
@@ -103,21 +104,21 @@ def test_a_query_sees_its_document(kind, blocked):
         return jnp.einsum("bhst,bthk->bshk", weights, value)
 
     def ours(query, key, value):
-        return attention(query, key, value, sight, causal=causal, blocked=blocked)
+        return attention(query, key, value, sight, causal=causal, way=way)
 
     for found, expected in zip(values(ours, *arrays, slope), values(literal, *arrays, slope), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, float(jnp.abs(expected).max())))
 
 
-@pytest.mark.parametrize("blocked", [True, False])
-def test_attention_across_to_fewer_keys(blocked):
+@pytest.mark.parametrize("way", ["blocks", "plain"])
+def test_attention_across_to_fewer_keys(way):
     """Queries of document -1 see nothing and get zeros; so do their gradients."""
     sight, causal = Sight(*sights(60)["documents"][0][:2]), False
     query, _, _, slope = inputs(LENGTH)
     key, value = inputs(60)[1:3]
 
     def ours(query, key, value):
-        return attention(query, key, value, sight, causal=causal, blocked=blocked)
+        return attention(query, key, value, sight, causal=causal, way=way)
 
     output, query_slope, *others = values(ours, query, key, value, slope)
     alone = np.asarray(sight.queries)[..., None] == np.asarray(sight.keys)[:, None]
@@ -130,3 +131,20 @@ def test_attention_across_to_fewer_keys(blocked):
         mine, theirs = np.asarray(sight.queries)[0] == document, np.asarray(sight.keys)[0] == document
         expected = jax.nn.dot_product_attention(query[:1, mine], key[:1, theirs], value[:1, theirs])
         np.testing.assert_allclose(output[:1][:, mine], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype", "head", "way"),
+    [
+        ("cpu", None, "bfloat16", 64, "blocks"),
+        ("gpu", "9.0", "bfloat16", 128, "cudnn"),
+        ("gpu", "9.0", "float32", 64, "plain"),
+        ("gpu", "7.0", "bfloat16", 64, "plain"),
+        ("gpu", "gfx942", "bfloat16", 64, "plain"),  # AMD's names
+        ("gpu", "9.0", "bfloat16", 20, "plain"),
+        ("tpu", None, "bfloat16", 64, "plain"),
+    ],
+)
+def test_the_kernel_is_taken_where_there_is_one(platform, capability, dtype, head, way):
+    device = SimpleNamespace(platform=platform, compute_capability=capability)
+    assert way_of(device, jnp.dtype(dtype), head) == way

@@ -172,7 +172,7 @@ def errors(capsys, *arguments: object) -> str:
             ["mesh", "takes 16 devices", "8 here"],
         ),
         (["--microbatches", "3"], ["mesh", "3 microbatches"]),
-        (["--remat", "all"], ["remat", "'all'", "none or layer"]),
+        (["--remat", "all"], ["remat", "'all'", "none or products or layer"]),
         (["--device-memory-bytes", "-1"], ["device_memory_bytes", "-1", "positive"]),
         (["--device-memory-bytes", "4e5"], ["memory", "takes at least", "400 kB", "would fit", "--sizes"]),
         (["--family", "decoded"], ["family", "'decoded'", "decoder"]),

@@ -30,6 +30,7 @@ class Dimensions(NamedTuple):
 
 SHAPE = Dimensions(64, 3, 8, 16, 32, 256)
 LONG, WIDE = Dimensions(64, 2, 4, 4, 256, 64), Dimensions(256, 2, 4, 4, 64, 2048)
+DEEP = Dimensions(64, 8, 4, 8, 64, 64)
 WIDTH, DEPTH, HEADS, BATCH, SEQUENCE, VOCAB = SHAPE
 FEEDFORWARD, HEAD = 4 * WIDTH, WIDTH // HEADS
 # Of the code generation, which takes most of the time: the passes over the program are the same
@@ -198,7 +199,11 @@ def test_a_product_of_axes_does_what_each_does():
     assert {c.kind for c in this.collectives} == {"all-gather", "all-reduce"}
 
 
-@pytest.mark.parametrize("made", [*PROGRAMS, ("1,1,1", 1, "none", LONG), ("1,1,1", 2, "none", WIDE)], ids=str)
+# on one device: long rows, a large vocabulary, and products kept alone
+ALONE = [("1,1,1", 1, "none", LONG), ("1,1,1", 2, "none", WIDE), ("1,1,1", 1, "products", DEEP)]
+
+
+@pytest.mark.parametrize("made", [*PROGRAMS, *ALONE], ids=str)
 def test_bytes_are_those_that_the_compiler_allocates(made):
     this = program(*made)
     expected = step_bytes(this.trajectory, this.mesh, this.microbatches, this.remat, "cpu").total

@@ -49,9 +49,11 @@ def test_the_fewest_microbatches_that_fit_are_chosen(large):
 def test_layers_are_computed_again_where_no_microbatches_fit(large):
     (trajectory,) = large.plan
     least = step_bytes(trajectory, large.study.mesh, 64, "none", "cpu").total
-    placement = place(trajectory, large.study, device(least / FILLED * 0.999, "cpu"))
-    assert placement.remat == "layer"
-    assert placement.bytes.total <= least
+    products = step_bytes(trajectory, large.study.mesh, 64, "products", "cpu").total
+    for there, remat in ((least, "products"), (products, "layer")):
+        placement = place(trajectory, large.study, device(there / FILLED * 0.999, "cpu"))
+        assert placement.remat == remat
+        assert placement.bytes.total <= there
     assert place(trajectory, large.study, None) == layout.Placement(
         microbatches=1, remat="none", bytes=step_bytes(trajectory, large.study.mesh, 1, "none", "accelerator")
     )

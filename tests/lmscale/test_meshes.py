@@ -68,9 +68,10 @@ def test_microbatches_on_a_mesh_give_the_gradients_of_one_device(make_assembly, 
     assert_same(loss_and_gradients(trajectory, batch, params, mesh, microbatches=2), alone)
 
 
-def test_layers_computed_again_give_the_same_gradients(make_assembly, problem):
+@pytest.mark.parametrize("remat", ["products", "layer"])
+def test_layers_computed_again_give_the_same_gradients(make_assembly, problem, remat):
     trajectory, batch, params, alone = problem(make_assembly)
-    assert_same(loss_and_gradients(trajectory, batch, params, remat="layer"), alone)
+    assert_same(loss_and_gradients(trajectory, batch, params, remat=remat), alone)
 
 
 def test_a_mesh_may_leave_devices_idle():

@@ -20,9 +20,8 @@ def test_every_part_of_the_identity_changes_the_id(make_assembly):
     changed = {base.id}
     for name in [f.name for f in dataclasses.fields(base.hyperparameters)]:
         value = getattr(base.hyperparameters, name)
-        other = {"schedule": "cosine", "compute_dtype": "bfloat16", "documents": "joined"}.get(
-            name
-        ) or value * 2 + 0.125
+        words = {"schedule": "cosine", "compute_dtype": "bfloat16", "documents": "joined", "moments_dtype": "bfloat16"}
+        other = words.get(name) or value * 2 + 0.125
         hyperparameters = dataclasses.replace(base.hyperparameters, **{name: other})
         changed.add(dataclasses.replace(base, hyperparameters=hyperparameters).id)
     for name in [f.name for f in dataclasses.fields(Shape)]:

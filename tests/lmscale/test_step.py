@@ -1,6 +1,7 @@
 """The compiled step: equal on any mesh, causal, accumulated exactly, AdamW as optax has it."""
 
 import dataclasses
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from lmscale.borders import rows_of
 from lmscale.config import MeshConfig
 from lmscale.evaluate import summarise
 from lmscale.mesh import make_mesh, spec
-from lmscale.objectives import Example, cross_entropy
+from lmscale.objectives import Example
+from lmscale.output_layer import cross_entropy
 from lmscale.step import State, Step
 
 COMPILED: dict[tuple, Step] = {}  # these tests ask for the same programs again and again
@@ -192,3 +194,16 @@ def test_seeds_give_other_models(make_assembly):
     one, two = make_assembly(seeds=(0, 1)).plan
     assert dataclasses.replace(one, seed=1, runs=()).id == two.id
     assert one.id != two.id
+
+
+def test_moments_in_half_the_bytes(make_assembly):
+    """They are bfloat16, all else is float32, and the losses stay near those of float32 moments."""
+    whole = make_assembly()
+    half = make_assembly(recipe={"moments_dtype": "bfloat16"})
+    assert half.plan[0].id != whole.plan[0].id
+    state = make_step(half).init()
+    kinds = Counter(leaf.dtype.name for leaf in jax.tree.leaves(state.optimizer))
+    assert kinds == {"bfloat16": 2 * len(jax.tree.leaves(state.params)), "int32": 1}
+    (_, expected), (_, found) = run(make_step(whole), whole), run(make_step(half), half)
+    assert found[0] == expected[0]
+    assert 0 < np.abs(found - expected).max() < 0.02
