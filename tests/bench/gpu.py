@@ -46,6 +46,7 @@ class Case:
 CASES = {
     "125M": Case(size="768x12x12", batch=32),
     "1.3B": Case(size="2048x24x16", batch=16),
+    "apart": Case(size="2048x24x16", batch=16, documents="apart"),  # the same, attention within documents
     "7B": Case(size="4096x32x32", batch=8, remat="products", moments="bfloat16"),
 }
 
