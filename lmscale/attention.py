@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lmscale.mesh import under_vmap
+
 BLOCK = (
     64  # query rows of a block: small enough to leave most of the masked half out, large enough for a matrix product
 )
@@ -92,9 +94,10 @@ def attention(
     ordered = causal and sight.prefix is None  # cuDNN then leaves out the half above the diagonal
     allowed = sight.allowed(rows, columns, causal and not ordered)
     assert allowed is not None
-    mixed = jax.nn.dot_product_attention(
-        query, key, value, mask=allowed[:, None], is_causal=ordered, implementation=kernel
-    )
+    mask = allowed[:, None]
+    if kernel == "cudnn" and under_vmap():  # its rule for vmap takes masks that all have the heads of the queries
+        mask = jnp.broadcast_to(mask, (*query.shape[:1], query.shape[2], *mask.shape[2:]))
+    mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=ordered, implementation=kernel)
     own = sight.allowed(rows, columns, causal) if ordered else allowed
     assert own is not None
     return jnp.where(jnp.any(own, axis=-1)[..., None, None], mixed, 0)

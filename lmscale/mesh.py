@@ -15,6 +15,7 @@ from lmscale.layout import largest_part
 from lmscale.typed import check
 
 AXES = ("data", "fsdp", "tensor")
+REPLICAS = "replicas"  # of a stack: an axis of a vmap, not of the mesh
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "group": "data",  # the batch as groups x rows
@@ -88,6 +89,11 @@ def constrain(x: jax.Array, mesh: Mesh, *names: str | None) -> jax.Array:
 def _without_mapped(entry: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
     axes = (entry,) if isinstance(entry, str) else entry or ()
     return tuple(axis for axis in axes if not _mapped(axis)) or None
+
+
+def under_vmap() -> bool:
+    """Whether the models of a stack, or the groups of a data axis, are being traced as one."""
+    return any(_mapped(axis) for axis in (REPLICAS, *AXES))
 
 
 def _mapped(axis: str) -> bool:

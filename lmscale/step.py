@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from lmscale.config import Remat
-from lmscale.mesh import constrain, local_rows, place, sharding, tree_shardings
+from lmscale.mesh import REPLICAS, constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
 from lmscale.objectives import Example, loss, make_objective
 from lmscale.optim import make_optimizer
@@ -94,7 +94,7 @@ class Step:
         stacked = jax.tree.map(_stacked, self.state_shardings)
         self.stack_tokens_sharding = _stacked(self.tokens_sharding)
         self.advance_stack = jax.jit(
-            jax.vmap(self._advance, in_axes=(0, 0, 0, None)),
+            jax.vmap(self._advance, in_axes=(0, 0, 0, None), axis_name=REPLICAS),
             donate_argnums=0,
             in_shardings=(stacked, self.stack_tokens_sharding, replicated, replicated),
             out_shardings=(stacked, replicated),

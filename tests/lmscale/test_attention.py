@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lmscale.attention import BLOCK, BLOCKS_MAX, Sight, attention, way_of
+from lmscale.mesh import REPLICAS
 
 ROUNDING = 3e-6  # of the largest entry: scores reach 15, so their float32 exponentials are rounded by 15 x 6e-8
 
@@ -148,3 +149,22 @@ def test_attention_across_to_fewer_keys(way):
 def test_the_kernel_is_taken_where_there_is_one(platform, capability, dtype, head, way):
     device = SimpleNamespace(platform=platform, compute_capability=capability)
     assert way_of(device, jnp.dtype(dtype), head) == way
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_documents_of_a_stack_lower_for_a_gpu(alone, monkeypatch):
+    """jax's rule for a vmap of cuDNN's kernel refuses a mask that all heads share (seen on an H200)."""
+    # there is no cuDNN here to ask
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91_000)
+    query = jnp.zeros((3, 2, 64, 4, 16), jnp.bfloat16)
+    documents = jnp.zeros((3, 2, 64), jnp.int32)
+
+    def summed(query, documents):
+        return attention(query, query, query, Sight(documents, documents), causal=True, way="cudnn").sum()
+
+    if alone:
+        program, given = jax.grad(summed), (query[0], documents[0])
+    else:
+        program, given = jax.vmap(jax.grad(summed), axis_name=REPLICAS), (query, documents)
+    text = jax.jit(program).trace(*given).lower(lowering_platforms=("cuda",)).as_text()
+    assert "fmhaScaleBiasSoftmaxBackward" in text
