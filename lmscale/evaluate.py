@@ -60,6 +60,11 @@ class NamedSet:
     name: str
     label: str  # name, tokens and digest of its content: tells one state of its text from another
     windows: EvaluationSet
+    objective: str | None = None  # of the models that are scored on it; None: all are
+
+    def is_for(self, objective: str) -> bool:
+        """Whether models of an objective are scored on it."""
+        return self.objective in (None, objective)
 
     @property
     def scored(self) -> int:
