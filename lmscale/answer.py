@@ -69,6 +69,8 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
+            text = "draw the groups of this column side by side, such as family: loss against N, D and context"
+            parser.add_argument("--by", metavar="COLUMN", help=text)
             answer_precision.add_options(parser)
         if name in ("fit", "plot"):
             answer_slices.add_options(parser, name)
@@ -191,9 +193,11 @@ def _rolling(args: argparse.Namespace) -> int:
 def plot(args: argparse.Namespace) -> int:
     from analysis import plots
     from analysis.backtest import backtest as hold_out
-    from lmscale import answer_precision, answer_slices
+    from lmscale import answer_compared, answer_precision, answer_slices
 
     answer_slices.check(args)
+    if args.by is not None:
+        return answer_compared.plot(args)
     if args.recall:
         return answer_slices.recall(args)
     if args.precision is not None:

@@ -273,7 +273,7 @@ def test_the_plan_says_what_is_known_after_counting(study, tmp_path, capsys):
         (f"{order}-gram", None, order * tokens) for order in (2, 3) for tokens in (16384, 32768)
     ]
     assert sum(r["family"] == "decoder" for r in runs) == 2
-    assert main(["plan", *told, "--device", "H100"]) == 2
+    assert main(["plan", *told, "--device", "H200"]) == 2
     assert "no part in n-grams" in capsys.readouterr().err
     assert main(["sweep", *told, "--until", "N*@1e12 within 25 %"]) == 2
     assert "--further none" in capsys.readouterr().err
