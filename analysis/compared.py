@@ -58,7 +58,9 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """points: by group in the order of the table. units: of each group. contexts: of causal groups alone."""
+    """points: by group in the order of the table. units: of each group. contexts: of causal groups, where all groups
+    are scored on the same tokens.
+    """
 
     by: str
     table: Table
@@ -94,7 +96,7 @@ def compare(path: str | Path, table: Table, by: str) -> Comparison:
         units[group], loss, stderr = _loss(part, scores)
         points += _points(str(group), part, loss, stderr)
     found = Comparison(by=by, table=table, points=tuple(points), units=units, contexts=())
-    if scores is None:
+    if scores is None or _differs(table, "tokenizer") or _differs(table, "eval_set"):  # other tokens in each group
         return found
     causal = [group for group in groups if units[group] == BITS]
     shared = [{p.tokens for p in points if p.group == group} for group in causal]
@@ -103,6 +105,10 @@ def compare(path: str | Path, table: Table, by: str) -> Comparison:
     return Comparison(
         by=by, table=table, points=tuple(points), units=units, contexts=tuple(c for c in contexts if c is not None)
     )
+
+
+def _differs(table: Table, column: str) -> bool:
+    return column in table.frame and len(set(texts(table.frame, column))) > 1
 
 
 def _scores(path: str | Path) -> Scores | None:

@@ -33,7 +33,7 @@ def _load(args: argparse.Namespace) -> Study:
     study = override(load_study(args.study), args.overrides)
     if args.command != "plan":
         _check_logs(study)
-    need("jax", "flax", "optax", "orbax", "rich", "seqio")
+    need("jax", "flax", "optax", "orbax", "rich")  # and seqio where a text asks for it (lmscale.data.prepare)
     return study
 
 

@@ -40,7 +40,7 @@ def quantise(args: argparse.Namespace) -> int:
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.study), args.overrides)
-    need("jax", "flax", "optax", "orbax", "rich", "seqio")
+    need("jax", "flax", "optax", "orbax", "rich")
     workspace = Workspace(args.out, study.name)
     if not any(record["row"]["status"] == "done" for record in workspace.records()):
         raise InputError(f"study: {study.name!r} has no finished run in {str(args.out)!r}; sweep it, or pass --out DIR")

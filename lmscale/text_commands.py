@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
 from lmscale.asked import say, write_json
-from lmscale.commands import count, need
+from lmscale.commands import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,6 @@ def _texts(
     from lmscale.assemble import open_texts
     from lmscale.records import Workspace
 
-    need("seqio")
     Workspace(args.out, study.name).create()
     return open_texts(study, args.out, echo, processes)
 
