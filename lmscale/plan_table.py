@@ -31,8 +31,9 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
         lines += [_row(assembly, t, run, placed[t.id], estimate) for t in mine for run in t.runs]
     lines += text_lines(assembly)
     lines += cost_lines(assembly, workers)
-    for name, tokens, headline in eval_sets(assembly):
-        lines.append(f"evaluated on {name}: {tokens:,} tokens{' (the headline: loss_nats of runs.csv)' * headline}")
+    for each in (assembly.headline, *assembly.extra_sets):
+        headline = " (the headline: loss_nats of runs.csv)" * (each is assembly.headline)
+        lines.append(f"evaluated on {each.name}: {each.scored:,} {each.unit}{headline}")
     lines += left_out(study, totals(assembly)["runs"])
     lines += count_lines(assembly, memory)
     lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")
@@ -178,19 +179,16 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
         "text": {"unique_tokens": text.train_tokens, "parts": [asdict(part) for part in text.parts]},
         "totals": totals(assembly),
         "disk": {"kept_bytes": disk.kept, "most_bytes": disk.most},
-        "eval_sets": [{"name": n, "tokens": tokens, "headline": h} for n, tokens, h in eval_sets(assembly)],
+        "eval_sets": [
+            {"name": each.name, each.unit: each.scored, "headline": each is assembly.headline}
+            for each in (assembly.headline, *assembly.extra_sets)
+        ],
         "seconds": None if estimate is None else estimate.seconds,
         "workers": None if estimate is None else estimate.workers,
         "device_memory_bytes": None if memory is None else memory.device_bytes,
         "warnings": warnings(assembly),
         "runs": runs,
     }
-
-
-def eval_sets(assembly: Assembly) -> list[tuple[str, int, bool]]:
-    """Name, tokens scored, and whether it is the headline, of each evaluation set; the headline first."""
-    extra = [(s.name, s.scored, False) for s in assembly.extra_sets]
-    return [(assembly.headline.name, assembly.held_out.tokens_scored, True), *extra]
 
 
 def totals(assembly: Assembly) -> dict:
@@ -223,7 +221,7 @@ def warnings(assembly: Assembly) -> list[str]:
             found.append(f"the longest run repeats {what} {epochs:.1f} times ({unique:,} unique tokens)")
     study = assembly.study
     asked_of = {OWN_SET: study.eval_tokens, **{s.name: s.tokens for s in study.eval_sets}}
-    for name, tokens, _ in eval_sets(assembly):
+    for name, tokens in ((each.name, each.scored) for each in (assembly.headline, *assembly.extra_sets)):
         if tokens < asked_of.get(name, 0) * 0.9:  # facts are asked whole
             whose = "eval_tokens asks" if name == OWN_SET else f"the {asked_of[name]:,} asked of it"
             text = "the held-out text" if name == OWN_SET else f"evaluation set {name!r}"

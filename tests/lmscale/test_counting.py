@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from lmscale.assemble import Assembly, assemble
 from lmscale.cli import main
 from lmscale.config import EvalSet, FamilyGrid, MeshConfig, Size, Study
 from lmscale.counting import CountStep, count
-from lmscale.evaluate import by_context, summarise
+from lmscale.evaluate import by_context, evaluate, summarise
 from lmscale.mesh import make_mesh
 from lmscale.ngram import estimate
 from lmscale.ngram_counts import NgramCounts
@@ -148,6 +150,15 @@ def test_memory_is_bounded_and_says_what_to_do(make_assembly, ngram_training):
     with pytest.raises(InputError, match=r"counts_max: 100 is less than the \d+ counts of order 4 .* lower order"):
         count(t)
     assert t.workspace.records() == []
+
+
+def test_a_set_of_which_nothing_is_scored_is_named(make_assembly):
+    assembly = make_assembly(**NGRAM)
+    trajectory, held_out = assembly.plan[0], assembly.held_out
+    model, _ = by_hand(assembly, trajectory, trajectory.runs[0])
+    step: Any = CountStep(trajectory, make_mesh(MeshConfig()), None)
+    with pytest.raises(InputError, match="eval_tokens: of the 0 tokens of the evaluation set 'causal' scores none"):
+        evaluate(step, model, replace(held_out, weights=np.zeros_like(held_out.weights)))
 
 
 def test_the_bound_follows_from_the_memory_of_the_machine(make_assembly, tmp_path, capsys):
