@@ -23,17 +23,16 @@ def losses(result: Comparison) -> Figure:
     rows = of_unit(result)
     figure = Figure(figsize=(8.6, 1.6 + 2.9 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(rows), 2, squeeze=False)
+    panels = figure.subplots(len(rows), 2, squeeze=False, sharex="col")
     for (left, right), (unit, groups) in zip(panels, rows, strict=True):
         for axes in (left, right):
             axes.grid(True, which="major", color="0.9", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set(xscale="log", yscale="log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-            _counts(axes)
         right.sharey(left)
         right.tick_params(labelleft=False)
         left.set_ylabel(unit if unit.startswith("bits") else unit.replace(", ", ",\n"))
@@ -42,6 +41,10 @@ def losses(result: Comparison) -> Figure:
             best = result.best(group)
             _lines(left, result, mine, "params", "tokens", best.tokens, label=True)
             _lines(right, result, mine, "tokens", "size", best.size, label=False)
+    for axes, name in zip(panels[-1], ("params", "tokens"), strict=True):
+        values = [getattr(point, name) for point in result.points]
+        axes.set_xlim(min(values) / 1.4, max(values) * 1.4)
+        _counts(axes)
     panels[-1][0].set_xlabel("parameters N (of an n-gram: stored counts)")
     panels[-1][1].set_xlabel("training tokens D")
     panels[0][0].set_title("Loss against N, most tokens strong", loc="left", fontsize=10)
@@ -53,10 +56,11 @@ def losses(result: Comparison) -> Figure:
 def contexts(result: Comparison) -> Figure:
     """Loss of the best size of each causal group against tokens of context, with standard errors over documents."""
     figure, (axes,) = blank_figure(1)
+    tokens = {context.best.tokens for context in result.contexts}
     for context in result.contexts:
         best = context.best
         colour, marker = _style(result, best.group)
-        named = f"{best.group}, {best.size} ({count(best.params)} parameters, {count(best.tokens)} tokens)"
+        named = f"{best.group}, {best.size}" + ("" if len(tokens) == 1 else f" at {count(best.tokens)} tokens")
         axes.errorbar(context.high, context.bits, yerr=np.nan_to_num(context.stderr), color=colour, marker=marker,
                       markersize=4.5, linewidth=1.4, capsize=2, label=named)  # fmt: skip
     axes.set(xscale="log", ylabel="held-out loss (bits per token)")
@@ -64,7 +68,8 @@ def contexts(result: Comparison) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(base=2))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(f"Loss by length of context, best of each {result.by}", loc="left")
+    at = f" at {count(tokens.pop())} tokens" if len(tokens) == 1 else ""
+    axes.set_title(f"Loss by length of context, best size of each {result.by}{at}", loc="left")
     draw_legend(figure)
     return figure
 
@@ -94,6 +99,7 @@ def _lines(
 
 
 def _counts(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high > 20 * low else (1.0, 2.0, 4.0, 7.0)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_minor_formatter(NullFormatter())
