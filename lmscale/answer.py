@@ -321,7 +321,7 @@ def _family(table: Table) -> str:
 
 def _shape(row: OptimalRow, table: Table) -> Shape | None:
     """The ladder's shape for N*, of the table's family, or None where the ladder has none near it."""
-    from lmscale.config import Size
+    from lmscale.config import Family, Size
     from lmscale.shapes import SHAPES, shape_for, shape_of
 
     vocab = DEFAULT_VOCAB
@@ -329,9 +329,9 @@ def _shape(row: OptimalRow, table: Table) -> Shape | None:
         given = str(table.frame["vocab"].iloc[0])
         vocab = int(positive("vocab", given, such_as="256")) if given.strip() else DEFAULT_VOCAB
     try:
-        family = _family(table)
-        known = next((name for name in SHAPES if name == family), "decoder")  # of a table from elsewhere: a decoder
-        shape = shape_for(row.params, shape_of(Size(width=16), vocab=vocab, family=known))
+        families: dict[str, Family] = {name: name for name in SHAPES}
+        family = families.get(_family(table), "decoder")  # of a table from elsewhere: a decoder
+        shape = shape_for(row.params, shape_of(Size(width=16), vocab=vocab, family=family))
     except InputError:
         return None
     return shape if abs(math.log(shape.params / row.params)) < math.log(1.5) else None

@@ -16,6 +16,7 @@ from lmscale.cli import main
 from lmscale.config import EvalSet, FamilyGrid, MeshConfig, Size, Study
 from lmscale.counting import CountStep, count
 from lmscale.evaluate import by_context, evaluate, summarise
+from lmscale.files import as_json, sealed, unsealed
 from lmscale.mesh import make_mesh
 from lmscale.ngram import estimate
 from lmscale.ngram_counts import NgramCounts
@@ -63,7 +64,7 @@ def ngram_training(make_training, steps):
     return make
 
 
-def test_a_sweep_has_the_numbers_of_the_room(study, tmp_path):
+def test_a_sweep_has_the_numbers_of_the_room(study, tmp_path, capsys):
     """Two orders x two counts, through plan, sweep, records, export, status and the tables."""
     (tmp_path / "shards").symlink_to(study.parent / "out" / "shards")
     fields = ["--family", "ngram", "--sizes", "2-gram", "4-gram", "--name", "grams"]
@@ -94,6 +95,8 @@ def test_a_sweep_has_the_numbers_of_the_room(study, tmp_path):
     answer = tmp_path / "status.json"
     assert main(["status", "grams", "--out", str(tmp_path), "--json", str(answer)]) == 0
     assert json.loads(answer.read_text())["counts"]["done"] == 4
+    assert main(["quantise", *told]) == 2
+    assert "no weights to be rounded" in capsys.readouterr().err
     before = (tmp_path / "grams" / "runs.csv").read_text()
     assert main(["sweep", *told, "--workers", "1"]) == 0  # nothing is left
     assert (tmp_path / "grams" / "runs.csv").read_text() == before
@@ -119,6 +122,20 @@ def test_interrupted_and_gone_on_with_is_the_same(make_assembly, ngram_training,
         parts.stop = lambda: False
         count(parts)
         assert records(parts) == records(whole), asked
+
+
+def test_records_from_before_there_were_orders_are_read(make_assembly, ngram_training):
+    t = ngram_training(make_assembly(**NGRAM))
+    count(t)
+    short, long = t.trajectory.runs
+    for run, name in ((short, "order"), (long, "heads")):
+        path = t.workspace.run(run.id) / "record.json"
+        record = unsealed(json.loads(path.read_text()))
+        del record["row"][name]
+        path.write_text(as_json(sealed(record)))
+    assert t.workspace.record(short.id) is not None
+    assert t.workspace.record(long.id) is None  # set aside: this one was always there
+    assert t.workspace.export() == 1
 
 
 def test_a_set_added_later_is_scored_of_finished_runs(make_assembly, ngram_training, make_shards):
