@@ -89,10 +89,10 @@ def add(t: Training, counts: NgramCounts, start: int, run: Run) -> None:
         began, last = time.monotonic(), min(first + BLOCK_WINDOWS, run.steps)
         windows = t.loader.batches(first, last)
         counts.add(windows.reshape(-1, windows.shape[-1]))
-        told(t, run, first, last, time.monotonic() - began)
+        report(t, run, first, last, time.monotonic() - began)
 
 
-def told(t: Training, run: Run, first: int, last: int, seconds: float) -> None:
+def report(t: Training, run: Run, first: int, last: int, seconds: float) -> None:
     """Reports that windows were counted."""
     t.step_seconds.append(seconds / (last - first))
     speed = t.telemetry.speed(seconds / (last - first)).tokens_per_second

@@ -127,6 +127,13 @@ def study_memory(
     return Memory(device_bytes=share / -(-study.mesh.devices // hosts), platform=platform, shared=True)
 
 
+def host_memory(study: Study, workers: int) -> Memory:
+    """A worker's share of this host, or what the study says that a device has."""
+    found = study_memory(study, workers=workers, accelerator=False)
+    assert found is not None
+    return found
+
+
 def host_bytes() -> float:
     """Memory that the processes here may use together: all of the machine's, or less by their control group.
 

@@ -46,12 +46,10 @@ def order_of(stacks: Sequence[Stack], target_flops: float | None, workers: int) 
     """
     counted = [s for s, stack in enumerate(stacks) if stack.members[0].shape.planned_params is None]
     # seconds each, and counted again from the beginning by whoever comes back to them: first, and whole
-    begun = sorted(
-        ((s, len(stacks[s].members[0].runs) - 1) for s in counted), key=lambda place: _piece_flops(stacks, *place)
-    )
+    whole = [(s, len(stacks[s].members[0].runs) - 1) for s in sorted(counted, key=lambda s: _flops(stacks[s]))]
     places = [(s, k) for s, stack in enumerate(stacks) if s not in counted for k in range(len(stack.members[0].runs))]
     if not places:
-        return begun
+        return whole
     found = [(stacks[s], k) for s, k in places]
     costs = np.array([sum(cost(t, t.runs[k]) for t in stack.members) for stack, k in found])
     pairs = [(stack.members[0].shape.params, stack.members[0].runs[k].tokens) for stack, k in found]
@@ -62,11 +60,11 @@ def order_of(stacks: Sequence[Stack], target_flops: float | None, workers: int) 
     members = np.array([[sum(t.fitted_with == kind for t in stack.members) for kind in kinds] for stack, _ in found])
     design = Design(rows=jacobian / RESIDUAL_SD, slope=slope, members=members)
     first = np.cumsum([0, *(len(s.members[0].runs) for i, s in enumerate(stacks) if i not in counted)])
-    return begun + [places[i] for i in _schedule(design, costs, first, workers)]
+    return whole + [places[i] for i in _schedule(design, costs, first, workers)]
 
 
-def _piece_flops(stacks: Sequence[Stack], s: int, k: int) -> float:
-    return sum(cost(t, run) for t in stacks[s].members for run in t.runs[: k + 1])
+def _flops(stack: Stack) -> float:
+    return sum(cost(t, run) for t in stack.members for run in t.runs)
 
 
 @dataclass(kw_only=True)

@@ -71,7 +71,7 @@ def count_lines(assembly: Assembly, memory: Memory | None) -> list[str]:
     if not counted:
         return []
     most = assembly.study.counts_max
-    if most is None and memory is not None:
+    if most is None and memory is not None and memory.platform == "cpu":
         most = min(counts_that_fit(t, memory) for t in counted)
     bound = "" if most is None else f", {most:,} at the most (counts_max)"
     return [

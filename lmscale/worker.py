@@ -31,7 +31,7 @@ from lmscale.full_disk import DiskFailure, is_full_disk, refusal
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
 from lmscale.leases import LeaseLost
-from lmscale.memory import Memory, counts_that_fit, study_memory
+from lmscale.memory import Memory, counts_that_fit, host_memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.order import order_of, piece
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
@@ -95,6 +95,7 @@ def work(
         workspace=workspace,
         mesh=mesh,
         memory=memory,
+        host=host_memory(study, workers),
         placements=placements,
         desk=desk,
         stop=stop,
@@ -143,6 +144,7 @@ class Worker:
     workspace: Workspace
     mesh: Mesh
     memory: Memory | None
+    host: Memory  # its share of this machine's, whatever trains
     placements: dict[tuple, Placement]  # by program
     desk: Desk
     stop: Stop
@@ -238,11 +240,10 @@ class Worker:
             for t in trainings:
                 t.telemetry.close()
 
-    def _counts_max(self, trajectory: Trajectory) -> int | None:
-        """How many counts an n-gram may store: as the study says, or as many as fit."""
-        if self.assembly.study.counts_max is not None or self.memory is None:
-            return self.assembly.study.counts_max
-        return counts_that_fit(trajectory, self.memory)
+    def _counts_max(self, trajectory: Trajectory) -> int:
+        """How many counts an n-gram may store: as the study says, or as many as fit this worker's share of the host."""
+        given = self.assembly.study.counts_max
+        return counts_that_fit(trajectory, self.host) if given is None else given
 
     def _finish(self, trainings: list[Training]) -> int:
         """Brings every run to its record, and to all its scores; how many that had a record lacked some."""
