@@ -145,14 +145,6 @@ def from_shards(
     plan = make_plan(study, _text(study, parts, sampler, headline))
     check_mesh(plan, study.mesh, study.microbatches or 1)
     if study.corpus.facts is not None:
-        for member in study.members:
-            check(
-                member.objective == "causal" and member.family != "ngram",
-                "corpus.facts",
-                str(study.corpus.facts),
-                f"are asked of causal networks, and {member.family!r} is trained on {member.objective!r}; leave one of "
-                "the two",
-            )
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
     if any(member.objective == "masked" for member in study.members):
         apart = study.recipe.documents == "apart"

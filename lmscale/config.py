@@ -92,7 +92,8 @@ class Size:
             others = [name for name in ("width", "depth", "heads") if getattr(self, name)]
             check(not others, f"size.{others[0] if others else ''}", str(self), "is not an n-gram's; give order alone")
             return
-        check(self.width >= 8 and self.width % 8 == 0, "size.width", self.width, "must be a positive multiple of 8")
+        mend = "must be a positive multiple of 8 (the order of an n-gram is written 3-gram)"
+        check(self.width >= 8 and self.width % 8 == 0, "size.width", self.width, mend)
         check(self.depth is None or self.depth >= 1, "size.depth", self.depth, "must be at least 1")
         if self.heads is not None:
             check(self.heads >= 1, "size.heads", self.heads, "must be at least 1")
@@ -447,6 +448,14 @@ class Study:
                 good = (size.order is not None) == (family == "ngram")
                 mend = "has an order, such as 3-gram" if family == "ngram" else "has a width, such as 64x2"
                 check(good, "sizes", str(size), f"is no size of family {family!r}, which {mend}")
+        if self.corpus.facts is not None:
+            for family, objective in kinds:
+                check(
+                    objective == "causal" and family != "ngram",
+                    "corpus.facts",
+                    str(self.corpus.facts),
+                    f"are asked of causal networks, and this one is {family!r}, {objective!r}; leave one of the two",
+                )
         if "ngram" not in {family for family, _ in kinds}:
             return
         after = "needs parameters, and those of an n-gram, its stored counts, are known after counting"

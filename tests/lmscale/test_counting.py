@@ -13,7 +13,7 @@ import pytest
 from analysis.errors import InputError
 from lmscale.assemble import Assembly, assemble
 from lmscale.cli import main
-from lmscale.config import EvalSet, FamilyGrid, MeshConfig, Size, Study
+from lmscale.config import Corpus, EvalSet, Facts, FamilyGrid, MeshConfig, Size, Study
 from lmscale.counting import CountStep, count
 from lmscale.evaluate import by_context, evaluate, summarise
 from lmscale.files import as_json, sealed, unsealed
@@ -141,9 +141,7 @@ def test_records_from_before_there_were_orders_are_read(make_assembly, ngram_tra
 def test_a_set_added_later_is_scored_of_finished_runs(make_assembly, ngram_training, make_shards):
     texts = {"other": make_shards(11)}
     count(ngram_training(make_assembly(**NGRAM)))
-    added = make_assembly(
-        texts=texts, **NGRAM, eval_sets=(EvalSet(name="other", corpus=assembly_corpus(), tokens=512),)
-    )
+    added = make_assembly(texts=texts, **NGRAM, eval_sets=(EvalSet(name="other", corpus=Corpus(), tokens=512),))
     t = ngram_training(added)
     assert count(t) == 2
     assert count(t) == 0
@@ -156,10 +154,6 @@ def test_a_set_added_later_is_scored_of_finished_runs(make_assembly, ngram_train
         if (s["metric"], s["slice"]) == ("loss_nats", "")
     ]
     assert value == pytest.approx(wanted, rel=1e-12)
-
-
-def assembly_corpus():
-    return Study(name="any", sizes=ORDERS, family="ngram", tokens=(1000,)).corpus
 
 
 def test_memory_is_bounded_and_says_what_to_do(make_assembly, ngram_training):
@@ -214,6 +208,10 @@ def test_tokens_of_an_n_gram_are_whole_windows(make_assembly):
         ({"mesh": MeshConfig(data=2)}, "mesh: '2,1,1' has no use for an n-gram"),
         ({"sizes": (Size(width=32),)}, "sizes: '32' is no size of family 'ngram', which has an order, such as 3-gram"),
         ({"family": "lstm"}, "sizes: '2-gram' is no size of family 'lstm', which has a width"),
+        (
+            {"corpus": Corpus(facts=Facts())},
+            "corpus.facts: '16@0' are asked of causal networks, and this one is 'ngram'",
+        ),
         ({"objective": "masked"}, "objective: 'masked' needs a model that sees both sides"),
     ],
 )
