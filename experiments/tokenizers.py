@@ -1,16 +1,13 @@
 """Do models of one text scale alike, whatever pieces it is cut into?
 
-    lmscale sweep tokenizers --name tokenizers-bytes
-    for V in char word:1024 unigram:1024 bpe:1024; do
-      lmscale sweep tokenizers --corpus.vocabulary $V --name tokenizers-${V%%:*}
-    done
-    (head -n 1 results/tokenizers-bytes/runs.csv; tail -qn +2 results/tokenizers-*/runs.csv) > results/tokenizers.csv
-    lmscale fit results/tokenizers.csv --by tokenizer
+    for V in none char word:1024 unigram:1024 bpe:1024; do lmscale sweep tokenizers --corpus.vocabulary $V; done
+    lmscale fit tokenizers --by tokenizer
+    lmscale plot tokenizers --by tokenizer
 
 The sources of two packages as bytes, characters, words, and pieces of unigram and BPE models, each trained on the
-training documents. The held-out documents are the same, and all of them are scored, so that `bits_per_byte` is of the
-same bytes for every tokenizer; `loss_nats` is of other tokens in each, and only compared within one: rows of different
-tokenizers are fitted apart.
+training documents, in one folder and one table. The held-out documents are the same, and all of them are scored, so
+that `bits_per_byte` is of the same bytes for every tokenizer; `loss_nats` is of other tokens in each, and only compared
+within one: rows of different tokenizers are fitted apart.
 
 A model has as many tokens of context (128), so it sees more text the longer its pieces are; and as many training tokens
 make more bytes of text (`trained_bytes`). Four sizes, three token counts, minutes for each on two CPU cores.

@@ -1,17 +1,16 @@
 """How large must a model be to translate between two small languages, and to put known words together anew?
 
     lmscale sweep translation
-    lmscale sweep translation --family decoder --sizes 32x2 48x2 64x3 96x3
     lmscale plot translation --translation
 
 Pairs of two invented languages (lmscale/data/bilingual.py): other words, another order, three noun classes with
 concord. One tenth of the combinations of adjective and noun, and of subject and verb, is in no training sentence. An
 encoder-decoder and a decoder that sees the source from both sides (a prefix decoder), four sizes over about 10x in
 parameters, two token counts; each run translates 256 new sentences of seen combinations and 256 with an unseen one.
-Both sweeps write into one folder and one table. What was found is in docs/translation.md.
+What was found is in docs/translation.md.
 """
 
-from lmscale.config import Bilingual, Corpus, EvalSet, PowerRule, Recipe, Size, Study
+from lmscale.config import Bilingual, Corpus, EvalSet, FamilyGrid, PowerRule, Recipe, Size, Study
 
 STUDY = Study(
     name="translation",
@@ -22,6 +21,18 @@ STUDY = Study(
         Size(width=32, depth=2),
         Size(width=48, depth=2),
         Size(width=64, depth=2),
+    ),
+    further=(
+        FamilyGrid(
+            family="decoder",
+            objective="pairs",
+            sizes=(
+                Size(width=32, depth=2),
+                Size(width=48, depth=2),
+                Size(width=64, depth=3),
+                Size(width=96, depth=3),
+            ),
+        ),
     ),
     tokens=(600_000, 1_200_000),
     allow_collinear=True,  # translations are asked for here, no law

@@ -69,6 +69,8 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             parser.add_argument("--rolling", nargs="*", metavar="LAW", help=text)
         if name == "plot":
             parser.add_argument("--figures", type=Path, metavar="DIR", help="default: figures/ beside the table")
+            text = "draw the groups of this column side by side, such as family: loss against N, D and context"
+            parser.add_argument("--by", metavar="COLUMN", help=text)
             answer_precision.add_options(parser)
         if name in ("fit", "plot"):
             answer_slices.add_options(parser, name)
@@ -111,6 +113,12 @@ def optimal(args: argparse.Namespace) -> int:
     budgets = None if args.flops is None else [positive("flops", text) for text in args.flops]
     unique = None if args.unique_tokens is None else positive("unique_tokens", args.unique_tokens)
     fitted = _fitted(args)
+    family = _family(fitted.table)
+    if family == "ngram":
+        raise InputError(
+            "family: 'ngram' is counted, not trained: 6ND is no compute of it, and no size is optimal; choose another "
+            "family with --where family=decoder"
+        )
     rows = optima(fitted, budgets, unique_tokens=unique)
     shapes = [_shape(row, fitted.table) for row in rows]
     say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
@@ -191,9 +199,11 @@ def _rolling(args: argparse.Namespace) -> int:
 def plot(args: argparse.Namespace) -> int:
     from analysis import plots
     from analysis.backtest import backtest as hold_out
-    from lmscale import answer_precision, answer_slices
+    from lmscale import answer_compared, answer_precision, answer_slices
 
     answer_slices.check(args)
+    if args.by is not None:
+        return answer_compared.plot(args)
     if args.recall:
         return answer_slices.recall(args)
     if args.precision is not None:
@@ -304,17 +314,24 @@ def _fit_groups(args: argparse.Namespace) -> int:
     return 0
 
 
+def _family(table: Table) -> str:
+    """The one of its rows, or '' where the table does not say."""
+    return str(table.frame["family"].iloc[0]) if "family" in table.frame else ""
+
+
 def _shape(row: OptimalRow, table: Table) -> Shape | None:
-    """The ladder's shape for N*, or None where the ladder has none near it."""
-    from lmscale.config import Size
-    from lmscale.shapes import shape_for, shape_of
+    """The ladder's shape for N*, of the table's family, or None where the ladder has none near it."""
+    from lmscale.config import Family, Size
+    from lmscale.shapes import SHAPES, shape_for, shape_of
 
     vocab = DEFAULT_VOCAB
     if "vocab" in table.frame:
         given = str(table.frame["vocab"].iloc[0])
         vocab = int(positive("vocab", given, such_as="256")) if given.strip() else DEFAULT_VOCAB
     try:
-        shape = shape_for(row.params, shape_of(Size(width=16), vocab=vocab))
+        families: dict[str, Family] = {name: name for name in SHAPES}
+        family = families.get(_family(table), "decoder")  # of a table from elsewhere: a decoder
+        shape = shape_for(row.params, shape_of(Size(width=16), vocab=vocab, family=family))
     except InputError:
         return None
     return shape if abs(math.log(shape.params / row.params)) < math.log(1.5) else None
@@ -325,4 +342,5 @@ def _shape_text(shape: Shape | None) -> str:
         return "none on the ladder"
     from analysis.summary import count
 
-    return f"{shape.depth} x {shape.width}, {shape.heads} heads ({count(shape.params)})"
+    heads = f", {shape.heads} heads" if shape.usual_heads(shape.width) > 1 else ""
+    return f"{shape.depth} x {shape.width}{heads} ({count(shape.params)})"

@@ -37,6 +37,8 @@ def check(args: argparse.Namespace) -> None:
         other = next(name for name in asked if name != "slice")
         raise InputError(f"slice: --slice answers for groups of documents and takes no --{other}; leave one out")
     figures = [name for name in asked if name in ("precision", "recall", "translation")]
+    if "by" in asked and hasattr(args, "figures"):  # of plot
+        figures.append("by")
     if len(figures) > 1:
         first, second = sorted(figures)[:2]
         raise InputError(f"{first}: --{first} and --{second} are figures of their own; leave one out")

@@ -63,6 +63,14 @@ class Assembly:
         told = f"{runs} {layout} {study.steps_per_dispatch} {[s.label for s in self.extra_sets]}"
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
+    def extra_sets_of(self, trajectory: Trajectory) -> tuple[NamedSet, ...]:
+        """Those on which its runs are scored."""
+        return tuple(s for s in self.extra_sets if s.is_for(trajectory.objective))
+
+    def evaluated_tokens(self, trajectory: Trajectory) -> int:
+        """Tokens that go through a model of it when a run is finished, padding among them."""
+        return sum(s.read_tokens for s in (self.headline, *self.extra_sets_of(trajectory)))
+
     @property
     def sets(self) -> tuple[NamedSet, ...]:
         """What a finished run is to have scores on beside its record: the headline too, if it has groups."""
@@ -137,14 +145,8 @@ def from_shards(
     plan = make_plan(study, _text(study, parts, sampler, headline))
     check_mesh(plan, study.mesh, study.microbatches or 1)
     if study.corpus.facts is not None:
-        check(
-            study.objective == "causal",
-            "corpus.facts",
-            str(study.corpus.facts),
-            f"are asked of a causal model, and this one is trained on {study.objective!r}; leave one of the two",
-        )
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
-    if study.objective == "masked":
+    if any(member.objective == "masked" for member in study.members):
         apart = study.recipe.documents == "apart"
         sets.append(pseudo_likelihood_set(headline, vocabulary.eos_id if apart else None))
     if study.objective == "pairs":
@@ -229,10 +231,7 @@ def _text(study: Study, parts: OpenText, sampler: Loader, headline: NamedSet) ->
         eos_id=vocabulary.eos_id,
         start_id=vocabulary.start_id,
         separator_id=_separator_id(vocabulary) if study.objective == "pairs" else None,
-        # a code length's bound: other objectives see more than what stands before a token
-        entropy_nats=parts[0].shards.entropy_nats
-        if len(parts) == 1 and headline.name == OWN_SET and study.objective == "causal"
-        else None,
+        entropy_nats=parts[0].shards.entropy_nats if len(parts) == 1 and headline.name == OWN_SET else None,
         parts=portions if len(portions) > 1 else (),
     )
 

@@ -7,22 +7,26 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
 from lmscale.compilation import use_cache
+from lmscale.counting import BLOCK_WINDOWS, CountStep
 from lmscale.data.loader import EvaluationSet
 from lmscale.estimate import Cost, Estimate, seconds_to_end
 from lmscale.evaluate import evaluate
 from lmscale.layout import place
 from lmscale.memory import Memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
+from lmscale.ngram import estimate
 from lmscale.order import in_order
 from lmscale.plan import Trajectory
-from lmscale.replicas import make_stacks
+from lmscale.replicas import Stack, make_stacks
 from lmscale.step import Step, Together
 
 MEASURED_SECONDS = 1.0  # steps are repeated for at least this long
@@ -64,6 +68,26 @@ def calibrate(trajectory: Trajectory, step: Step, held_out: EvaluationSet) -> Co
     )
 
 
+def calibrate_counts(assembly: Assembly, trajectory: Trajectory, mesh: Mesh) -> Cost:
+    """Times counting the first windows of the text, and a model of these on the evaluation set."""
+    step = CountStep(trajectory, mesh, None)
+    windows = min(trajectory.runs[-1].steps, BLOCK_WINDOWS)
+    began = time.monotonic()
+    tokens = assembly.loader(trajectory).batches(0, windows)
+    counts = step.make_counts(trajectory)
+    counts.add(tokens.reshape(-1, tokens.shape[-1]))
+    model = estimate(counts)
+    counting_seconds = time.monotonic() - began
+    began = time.monotonic()
+    evaluate(cast(Any, step), model, assembly.held_out)
+    return Cost(
+        compile_seconds=0.0,
+        step_seconds=counting_seconds / windows,
+        evaluation_seconds=time.monotonic() - began,
+        checkpoint_seconds=0.0,
+    )
+
+
 def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: Callable[[str], None]) -> Estimate:
     """Measures every shape of a plan once, in a process that holds a worker's share of the cores."""
     use_cache(say)
@@ -72,25 +96,14 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
     stacks = make_stacks(assembly.plan, study.replicas, accelerator=accelerator)
     if memory is None:
         memory = study_memory(study, workers=workers, accelerator=True, device_bytes=device_bytes(mesh))
-    read = [s.read_tokens for s in (assembly.headline, *assembly.extra_sets)]
-    sets = sum(read) / read[0]  # all of them, in headlines
     measured: dict[tuple, Cost] = {}
     costs = {}
-    for stack in sorted(stacks, key=lambda stack: stack.members[0].shape.params):
+    for stack in sorted(stacks, key=lambda stack: stack.members[0].shape.planned_params or 0):
         trajectory = stack.members[0]
         key = (trajectory.program, stack.width)
         if key not in measured:
-            say(f"timing {trajectory.shape} ({trajectory.shape.params:,} params)")
-            placement = place(trajectory, study, memory, stack.width)
-            step = Step(
-                trajectory,
-                mesh,
-                microbatches=placement.microbatches,
-                steps_per_dispatch=study.steps_per_dispatch,
-                remat=placement.remat,
-                replicas=stack.width,
-            )
-            found = calibrate(trajectory, step, assembly.held_out)
+            found = _measure(assembly, stack, mesh, memory, say)
+            sets = assembly.evaluated_tokens(trajectory) / assembly.headline.read_tokens  # all of them, in headlines
             measured[key] = replace(found, evaluation_seconds=found.evaluation_seconds * sets)
         costs |= {member.id: measured[key] for member in stack.members}
     return Estimate(
@@ -100,3 +113,22 @@ def estimate_plan(assembly: Assembly, workers: int, memory: Memory | None, say: 
         memory=memory,
         source=f"on this machine with {workers} workers, from a short calibration",
     )
+
+
+def _measure(assembly: Assembly, stack: Stack, mesh: Mesh, memory: Memory | None, say: Callable[[str], None]) -> Cost:
+    trajectory, study = stack.members[0], assembly.study
+    if trajectory.family == "ngram":
+        say(f"timing {trajectory.shape}")
+        return calibrate_counts(assembly, trajectory, mesh)
+    family = f"{trajectory.family} " * bool(study.further)
+    say(f"timing {family}{trajectory.shape} ({trajectory.shape.params:,} params)")
+    placement = place(trajectory, study, memory, stack.width)
+    step = Step(
+        trajectory,
+        mesh,
+        microbatches=placement.microbatches,
+        steps_per_dispatch=study.steps_per_dispatch,
+        remat=placement.remat,
+        replicas=stack.width,
+    )
+    return calibrate(trajectory, step, assembly.held_out)

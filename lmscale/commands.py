@@ -33,7 +33,7 @@ def _load(args: argparse.Namespace) -> Study:
     study = override(load_study(args.study), args.overrides)
     if args.command != "plan":
         _check_logs(study)
-    need("jax", "flax", "optax", "orbax", "rich")
+    need("jax", "flax", "optax", "orbax", "rich")  # and seqio where a text asks for it (lmscale.data.prepare)
     return study
 
 
@@ -218,6 +218,11 @@ def _goal(text: str | None, study: Study, detach: bool) -> tuple[Goal | None, li
     goal = Goal.from_text(text)
     if detach:
         raise InputError(f"until: {text!r} asks for a sweep that watches, and --detach leaves; drop one of the two")
+    if study.family == "ngram" or study.further:
+        raise InputError(
+            f"until: {text!r} asks for the law of one family of networks, and the study has "
+            f"{', '.join(member.family for member in study.members)}; leave one (--further none)"
+        )
     if len(study.recipes) > 1:
         raise InputError(
             f"until: {text!r} asks for one law, but the study fits {len(study.recipes)}, one a schedule and rate; "

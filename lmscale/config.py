@@ -17,7 +17,7 @@ from lmscale.data.clean.settings import Cleaning as Cleaning
 from lmscale.data.facts import Facts as Facts
 from lmscale.typed import check, normalise
 
-Family = Literal["decoder", "encoder", "encoder_decoder", "lstm"]
+Family = Literal["decoder", "encoder", "encoder_decoder", "lstm", "ngram"]
 # lmscale.spans says which family can be trained on which, lmscale.objectives what they are
 Objective = Literal["causal", "masked", "prefix", "spans", "pairs"]
 Documents = Literal["apart", "joined"]  # those of one window: whether they see each other
@@ -33,6 +33,8 @@ DEVICES_MAX = 16_384  # more than the largest slices of TPUs have
 BATCH_TOKENS_MAX = 1e12
 DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
 COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the token counts of a grid
+ORDER_MOST = 6  # of an n-gram
+NO_RATE = "is of training, and an n-gram is counted, with no learning rate; leave it out"
 Engine = Literal["local", "ray", "slurm"]
 
 
@@ -68,23 +70,32 @@ class PowerRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One rung of the grid. Depth and heads left out come from the ladder (lmscale.shapes)."""
+    """One rung of the grid. Depth and heads left out come from the ladder (lmscale.shapes). An n-gram has an order."""
 
-    WORDS: ClassVar[str] = "a size such as 64x2 (width, depth) or 64x2x4 (and heads)"
+    WORDS: ClassVar[str] = "a size such as 64x2 (width, depth), 64x2x4 (and heads) or 3-gram (an order)"
 
-    width: int
+    width: int = 0  # 0: of an n-gram
     depth: int | None = None
     heads: int | None = None
+    order: int | None = None
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Width x depth x heads, the last two optional. Raises ValueError if the text is not that."""
+        """Width x depth x heads, the last two optional; or ORDER-gram. Raises ValueError if the text is not that."""
+        if text.endswith("-gram"):
+            return cls(order=int(text.removesuffix("-gram")))
         width, *rest = (int(part) for part in text.split("x"))
         return cls(width=width, **dict(zip(("depth", "heads"), rest, strict=len(rest) > 1)))
 
     def __post_init__(self) -> None:
         normalise(self, "size.")
-        check(self.width >= 8 and self.width % 8 == 0, "size.width", self.width, "must be a positive multiple of 8")
+        if self.order is not None:
+            check(1 <= self.order <= ORDER_MOST, "size.order", self.order, f"must lie between 1 and {ORDER_MOST}")
+            others = [name for name in ("width", "depth", "heads") if getattr(self, name)]
+            check(not others, f"size.{others[0] if others else ''}", str(self), "is not an n-gram's; give order alone")
+            return
+        mend = "must be a positive multiple of 8 (the order of an n-gram is written 3-gram)"
+        check(self.width >= 8 and self.width % 8 == 0, "size.width", self.width, mend)
         check(self.depth is None or self.depth >= 1, "size.depth", self.depth, "must be at least 1")
         if self.heads is not None:
             check(self.heads >= 1, "size.heads", self.heads, "must be at least 1")
@@ -94,6 +105,12 @@ class Size:
                 self.heads,
                 f"must split width {self.width} into heads of an even size (RoPE turns pairs)",
             )
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        if self.order is not None:
+            return f"{self.order}-gram"
+        return "x".join(str(part) for part in (self.width, self.depth, self.heads) if part is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +161,26 @@ class Recipe:
             return self
         value = float(f"{self.learning_rate.value * multiplier:.12g}")
         return replace(self, learning_rate=replace(self.learning_rate, value=value))
+
+    @property
+    def counted(self) -> Hyperparameters:
+        """What of the recipe reaches a model that is counted: windows, one a step. Nothing is optimised."""
+        return Hyperparameters(
+            sequence=self.sequence,
+            documents=self.documents,
+            batch_sequences=1,
+            learning_rate=0.0,
+            warmup_steps=0,
+            schedule="wsd",
+            cooldown_fraction=0.0,
+            cooldown_steps_min=0,
+            weight_decay=0.0,
+            beta1=0.0,
+            beta2=0.0,
+            epsilon=0.0,
+            clip_norm=0.0,
+            compute_dtype="float32",
+        )
 
     def resolve(self, params_matrices: int) -> Hyperparameters:
         """The recipe's numbers for a model with `params_matrices` parameters outside its embeddings.
@@ -277,6 +314,32 @@ class ExecutorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FamilyGrid:
+    """Sizes of one more family of a study. All else is the study's; runs of different families are fitted apart."""
+
+    WORDS: ClassVar[str] = "a grid such as lstm/causal=64x2+96x2 (family, objective, sizes)"
+
+    family: Family
+    objective: Objective
+    sizes: tuple[Size, ...]
+    rate_multiplier: float = 1.0  # of the recipe's learning rate: the best one is another's in another family
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """FAMILY/OBJECTIVE=SIZE+SIZE. Raises ValueError if the text is not that."""
+        kind, equals, sizes = text.partition("=")
+        family, slash, objective = kind.partition("/")
+        if not (equals and slash):
+            raise ValueError
+        return cls(family=family, objective=objective, sizes=tuple(map(Size.from_text, sizes.split("+"))))  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        normalise(self, "further.")
+        check(len(self.sizes) > 0, "further.sizes", self.sizes, "must name at least one size, such as 64x2")
+        check(self.rate_multiplier > 0, "further.rate_multiplier", self.rate_multiplier, "must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One question and the grid that answers it, with one corpus and recipe: sizes x token counts (x seeds x rates).
 
@@ -300,6 +363,7 @@ class Study:
     schedules: tuple[Schedule, ...] = ()  # each is trained, and fitted, apart; none: the recipe's alone
     family: Family = "decoder"
     objective: Objective = "causal"
+    further: tuple[FamilyGrid, ...] = ()  # grids of other families, trained by the same sweep
     tied_embeddings: bool = True
     positions: Positions = "rotary"  # learned: a table of `recipe.sequence` rows, added to the tokens' (GPT-2)
     corpus: Corpus = field(default_factory=Corpus)
@@ -316,6 +380,7 @@ class Study:
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
     # CPU one at a time (lmscale.replicas)
     replicas: int | None = None
+    counts_max: int | None = None  # that an n-gram may store; none: as many as there is memory for
     # between checkpoints: what a kill costs at most, and a call of the program. None: so that saving takes a hundredth
     # of the time, and at most 60 s
     checkpoint_seconds: float | None = None
@@ -355,6 +420,8 @@ class Study:
             self.recipe.documents,
             "makes one text of several pairs, of which only the first would have a source; use apart with pairs",
         )
+        self._check_families()
+        check(self.counts_max is None or self.counts_max >= 1, "counts_max", self.counts_max, "must be at least 1")
         check(len(set(self.telemetry)) == len(self.telemetry), "telemetry", self.telemetry, "must not name one twice")
         check(
             self.microbatches is None or self.microbatches >= 1, "microbatches", self.microbatches, "must be at least 1"
@@ -374,6 +441,51 @@ class Study:
         check(self.replicas is None or self.replicas >= 1, "replicas", self.replicas, "must be at least 1")
         seconds = self.checkpoint_seconds
         check(seconds is None or seconds > 0, "checkpoint_seconds", seconds, "must be positive")
+
+    def _check_families(self) -> None:
+        """That every family has sizes of its kind, and that nothing is asked of an n-gram which it has not."""
+        kinds = [(self.family, self.objective), *((grid.family, grid.objective) for grid in self.further)]
+        check(len(set(kinds)) == len(kinds), "further", kinds, "must not name a family and objective twice")
+        pairs = {objective == "pairs" for _, objective in kinds}
+        check(len(pairs) == 1, "further", kinds, "cannot mix pairs, which are windows of their own, with other text")
+        for family, sizes in ((self.family, self.sizes), *((grid.family, grid.sizes) for grid in self.further)):
+            for size in sizes:
+                good = (size.order is not None) == (family == "ngram")
+                mend = "has an order, such as 3-gram" if family == "ngram" else "has a width, such as 64x2"
+                check(good, "sizes", str(size), f"is no size of family {family!r}, which {mend}")
+        if self.corpus.facts is not None:
+            for family, objective in kinds:
+                check(
+                    objective == "causal" and family != "ngram",
+                    "corpus.facts",
+                    str(self.corpus.facts),
+                    f"are asked of causal networks, and this one is {family!r}, {objective!r}; leave one of the two",
+                )
+        if "ngram" not in {family for family, _ in kinds}:
+            return
+        after = "needs parameters, and those of an n-gram, its stored counts, are known after counting"
+        check(self.counted_by == "tokens", self.counted_by, self.counts, f"{after}; give tokens")
+        for name in ("tokens_per_param_range", "flops_max"):
+            check(not getattr(self, name), name, getattr(self, name), f"{after}; leave it out")
+        check(
+            self.mesh.devices == 1, "mesh", str(self.mesh), "has no use for an n-gram, which one host counts; drop it"
+        )
+        if self.family == "ngram":
+            check(self.rate_multipliers == (1.0,), "rate_multipliers", self.rate_multipliers, NO_RATE)
+            check(not self.schedules, "schedules", self.schedules, NO_RATE)
+
+    @property
+    def members(self) -> tuple[Study, ...]:
+        """A study of each family, this one's first."""
+        alone = replace(self, further=())
+        return (alone, *(self._member(alone, grid) for grid in self.further))
+
+    @staticmethod
+    def _member(alone: Study, grid: FamilyGrid) -> Study:
+        fields = {"family": grid.family, "objective": grid.objective, "sizes": grid.sizes}
+        if grid.family == "ngram":
+            return replace(alone, **fields, rate_multipliers=(1.0,), schedules=())
+        return replace(alone, **fields, recipe=alone.recipe.scaled(grid.rate_multiplier))
 
     def _check_counts(self) -> None:
         given = [name for name in COUNTS if getattr(self, name)]

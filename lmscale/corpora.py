@@ -147,6 +147,12 @@ class Corpus:
             str(self.facts),
             "and corpus.cleaning, which might drop them; leave one of the two (clean first, into files)",
         )
+        check(
+            self.facts is None or self.vocabulary is None,
+            "corpus.facts",
+            str(self.facts),
+            f"is asked in bytes, and the text is read as {self.vocabulary!r}; leave out corpus.vocabulary",
+        )
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
         check(len(self.packages) > 0, "corpus.packages", self.packages, "must name at least one installed package")

@@ -25,6 +25,8 @@ def disk_bytes(plan: Sequence[Trajectory], workers: int) -> DiskBytes:
     """
     kept = 0.0
     for t in plan:
+        if t.family == "ngram":  # counted again where it is asked for
+            continue
         branches = {run.branch_step for run in t.runs} - {0}
         kept += state_bytes(t) * len(branches) + FLOAT32 * t.shape.params * len(t.runs)
     largest = sorted((state_bytes(t) for t in plan), reverse=True)[:workers]
@@ -32,5 +34,7 @@ def disk_bytes(plan: Sequence[Trajectory], workers: int) -> DiskBytes:
 
 
 def state_bytes(trajectory: Trajectory) -> float:
-    """A checkpoint: parameters and both moments."""
+    """A checkpoint: parameters and both moments. An n-gram has none."""
+    if trajectory.family == "ngram":
+        return 0.0
     return float((FLOAT32 + MOMENTS * moment_bytes(trajectory)) * trajectory.shape.params)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.errors import InputError
 from lmscale.accelerators import TERA, Accelerator
 from lmscale.assemble import Assembly
 from lmscale.memory import Memory
@@ -52,7 +53,7 @@ def seconds_to_end(pieces: Sequence[Stack], costs: Mapping[str, Cost], workers: 
     """When the last of `workers` ends. One that is free takes the first piece (lmscale.order) of a trajectory that no
     other has; it compiles each program once.
     """
-    free_at, compiled = [START_SECONDS] * workers, set()
+    free_at, compiled, taken = [START_SECONDS] * workers, set(), dict[str, int]()
     taken_until = {piece.members[0].id: 0.0 for piece in pieces}
     left = list(pieces)
     while left:
@@ -64,7 +65,8 @@ def seconds_to_end(pieces: Sequence[Stack], costs: Mapping[str, Cost], workers: 
             now = taken_until[left[i].members[0].id]
         piece = left.pop(i)
         first = piece.members[0]
-        spent = sum(costs[t.id].run_seconds(t, t.runs[-1]) for t in piece.members)
+        before, taken[first.id] = taken.get(first.id, 0), len(first.runs)
+        spent = sum(costs[t.id].run_seconds(t, run) for t in piece.members for run in t.runs[before:])
         if (key := (worker, first.program, piece.width)) not in compiled:
             compiled.add(key)
             spent += sum(costs[t.id].compile_seconds for t in piece.members)
@@ -86,11 +88,14 @@ def by_peak(assembly: Assembly, peak: Peak, workers: int) -> Estimate:
     study, device = assembly.study, peak.device
     dtype = "float32" if study.recipe.compute_dtype == "float32" else "bfloat16"
     flops_per_second = device.flops(dtype) * peak.utilisation * study.mesh.devices
-    tokens = sum(s.read_tokens for s in (assembly.headline, *assembly.extra_sets))
     costs = {}
     for t in assembly.plan:
         h = t.hyperparameters
-        evaluation = t.shape.train_flops(tokens, h.sequence) / (1 + BACKWARD)
+        if t.family == "ngram":
+            raise InputError(
+                f"device: {peak.name!r} has no part in n-grams, which the host counts; leave it out, or their family"
+            )
+        evaluation = t.shape.train_flops(assembly.evaluated_tokens(t), h.sequence) / (1 + BACKWARD)
         costs[t.id] = Cost(
             compile_seconds=0.0,
             step_seconds=t.shape.train_flops(h.batch_tokens, h.sequence) / flops_per_second,

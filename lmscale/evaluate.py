@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.errors import InputError
 from lmscale.data.slices import digest as slices_digest
 from lmscale.noise import EVALUATION_SEED, numbered
 
@@ -60,11 +61,21 @@ class NamedSet:
     name: str
     label: str  # name, tokens and digest of its content: tells one state of its text from another
     windows: EvaluationSet
+    objective: str | None = None  # of the models that are scored on it; None: all are
+
+    def is_for(self, objective: str) -> bool:
+        """Whether models of an objective are scored on it."""
+        return self.objective in (None, objective)
 
     @property
     def scored(self) -> int:
         """Tokens (of other kinds of sets, what they ask for) that are scored."""
         return self.windows.tokens_scored
+
+    @property
+    def unit(self) -> str:
+        """What `scored` counts."""
+        return "tokens"
 
     @property
     def read_tokens(self) -> int:
@@ -175,10 +186,15 @@ def _slice_loss(
 
 def evaluate(step: Step, params: Any, held_out: EvaluationSet) -> Evaluation:
     """Scores the whole evaluation set, its groups, and (where a target is predicted from what stands before it) the
-    targets by how much that is.
+    targets by how much that is. Raises InputError where noise has chosen none of its tokens.
     """
     causal = step.objective.name == "causal"
     nats, weights = token_losses(step, params, held_out)
+    if not weights.any():
+        raise InputError(
+            f"eval_tokens: of the {held_out.tokens_scored} tokens of the evaluation set {step.objective.name!r} scores "
+            "none; raise it, or hold out more text"
+        )
     summed, weight = nats.sum(axis=1), weights.sum(axis=1)
     whole = summarise(summed, weight, held_out.documents, held_out.bytes_scored if causal else 0)
     groups = summarise_slices(summed, weight, held_out, with_bytes=causal)

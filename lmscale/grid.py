@@ -41,27 +41,31 @@ def cells(study: Study, shape: Shape) -> list[Cell]:
                 cell = Cell(asked=asked, tokens=asked * shape.params)
             case _:
                 cell = Cell(asked=asked, tokens=asked / (FLOPS_PER_PARAM_TOKEN * shape.params), flops_budget=asked)
-        low, high = study.tokens_per_param_range or (0.0, float("inf"))
-        dear = study.flops_max is not None and shape.flops_6nd(cell.tokens) > study.flops_max
-        if low <= cell.tokens / shape.params <= high and not dear:
+        if study.tokens_per_param_range:
+            low, high = study.tokens_per_param_range
+            if not low <= cell.tokens / shape.params <= high:
+                continue
+        if study.flops_max is None or shape.flops_6nd(cell.tokens) <= study.flops_max:
             found.append(cell)
     return found
 
 
 def require_law(study: Study, plan: Sequence[Trajectory]) -> None:
-    """Raises InputError where no law could be told from some recipe's runs of a plan, unless the study allows that."""
+    """Raises InputError where no law could be told from some recipe's runs of a plan, unless the study allows that. Of
+    n-grams the parameters are not known yet.
+    """
     if study.allow_collinear:
         return
-    groups: dict[str, list[tuple[int, int]]] = {}
+    groups: dict[tuple, list[tuple[int, int]]] = {}
     for trajectory in plan:
-        groups.setdefault(trajectory.recipe, []).extend(
-            (trajectory.shape.params, run.tokens) for run in trajectory.runs
-        )
-    for pairs in groups.values():
+        if (params := trajectory.shape.planned_params) is not None:
+            groups.setdefault(trajectory.fitted_with, []).extend((params, run.tokens) for run in trajectory.runs)
+    for (family, *_), pairs in groups.items():
         params, tokens = np.array(pairs, np.float64).T
         try:
             require_identifiable(params, tokens, free=len(fields(Chinchilla)))
         except InputError as error:
             found, _, words = str(error).partition(": ")
             field = {"tokens": study.counted_by}.get(found, "sizes")
-            raise InputError(f"{field}: {words} (or train it all the same: --allow-collinear true)") from None
+            whose = f"{family}: " * bool(study.further)
+            raise InputError(f"{field}: {whose}{words} (or train it all the same: --allow-collinear true)") from None

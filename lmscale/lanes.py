@@ -40,9 +40,9 @@ class Progress:
     phase: str  # "trunk" or "cooldown"
     steps: int  # trained in this call
     step: int  # of the run, at its end
-    train_loss_nats: float
+    train_loss_nats: float | None  # None of what is counted
     tokens_per_second: float  # of all the models trained together
-    share_of_peak: float
+    share_of_peak: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 
 from analysis.errors import InputError
 from lmscale.config import MeshConfig, Remat, RematChoice, Study
-from lmscale.memory import Memory, StepBytes, in_words, step_bytes
+from lmscale.memory import FILLED, Memory, StepBytes, in_words, step_bytes
 from lmscale.plan import Trajectory
 from lmscale.replicas import Stack
 from lmscale.shapes import shape_for
 
-FILLED = 0.8  # share of a device's memory that a step is planned to fill
 # On a CPU a microbatch's largest activations, [tokens, F] in float32, should stay in the caches, and its matrix
 # products not become small: 256x6 with 4,096 tokens is 9 % faster in two parts, 2 % in four (docs/benchmarks.md)
 CPU_ACTIVATION_BYTES = 2**23
@@ -142,6 +141,10 @@ def place(trajectory: Trajectory, study: Study, memory: Memory | None, replicas:
     Raises InputError with the bytes needed, the bytes there and changes that would fit.
     """
     platform = memory.platform if memory else "accelerator"
+    if trajectory.family == "ngram":  # what it stores is bounded instead (lmscale.counting)
+        return Placement(
+            microbatches=1, remat="none", bytes=step_bytes(trajectory, study.mesh, 1, "none", platform, replicas)
+        )
     found = candidates(
         trajectory, study.mesh, platform, microbatches=study.microbatches, remat=study.remat, replicas=replicas
     )

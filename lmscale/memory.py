@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from lmscale.config import MeshConfig, Remat, Study
+from lmscale.ngram_counts import BLOCK_TOKENS
 from lmscale.plan import Trajectory
-from lmscale.shapes import EncoderDecoderShape, RecurrentShape, Shape
+from lmscale.shapes import EncoderDecoderShape, NgramShape, RecurrentShape, Shape
 
 CONTROL_GROUPS = {"": ("/sys/fs/cgroup", "memory.max"), "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")}
 
+FILLED = 0.8  # share of a device's memory that a step is planned to fill
 FLOAT32 = 4
 MOMENTS = 2  # of Adam
 # What the backward pass needs of a layer, in numbers a token
@@ -28,6 +30,10 @@ FEEDFORWARD_WIDTHS = (
 MEMORY_WIDTHS = 4  # of D: an LSTM's memory and output, and what the gates make of them
 # Of H S: scores, their softmax and its gradient; by blocks on a CPU; none where attention is fused (lmscale.attention)
 SCORE_ROWS = {"cpu": 1, "accelerator": 3, "fused": 0}
+# Of an n-gram's stored count: key and count (12), both again while grams are merged in (12), and in its model the same
+# with adjusted counts and, at the most, a context for each (16 + 40) with what makes them (24)
+COUNT_BYTES = 104
+COUNTED_TOKEN_BYTES = 50  # of a block of tokens while it is sorted (lmscale.ngram_counts)
 LOGIT_ROWS = 2  # of V, in float32: the logits and their gradient
 LOGIT_BYTES = 2**29  # of float32 logits on one device: larger ones are made in parts (lmscale.output_layer)
 
@@ -59,8 +65,13 @@ class StepBytes:
 def step_bytes(
     trajectory: Trajectory, mesh: MeshConfig, microbatches: int, remat: Remat, platform: str, replicas: int = 1
 ) -> StepBytes:
-    """Bytes of one step of `replicas` trajectories like this one on each device of a mesh."""
+    """Bytes of one step of `replicas` trajectories like this one on each device of a mesh; of an n-gram the most."""
     shape, h = trajectory.shape, trajectory.hyperparameters
+    if isinstance(shape, NgramShape):
+        most = shape.counts_most(trajectory.runs[-1].tokens)
+        return StepBytes(
+            state=float(COUNT_BYTES * most), gradients=0.0, gathered=0.0, activations=_block(trajectory), logits=0.0
+        )
     half = h.compute_dtype == "bfloat16" or (h.compute_dtype == "auto" and platform != "cpu")
     number = 2 if half else FLOAT32
     tokens = h.batch_tokens / (mesh.data * mesh.fsdp * microbatches)
@@ -100,6 +111,15 @@ def _products(shape: Shape, tensor: int) -> float:
     return (1 + attentions) * shape.width + (attentions * 4 * inner + shape.feedforward) / tensor
 
 
+def _block(trajectory: Trajectory) -> float:
+    return float(COUNTED_TOKEN_BYTES * min(BLOCK_TOKENS, trajectory.runs[-1].tokens))
+
+
+def counts_that_fit(trajectory: Trajectory, memory: Memory) -> int:
+    """How many counts an n-gram can store where it may fill FILLED of a memory."""
+    return max(1, int((FILLED * memory.device_bytes - _block(trajectory)) / COUNT_BYTES))
+
+
 def _layer(shape: Shape, sequence: int, tensor: int, score_rows: int) -> tuple[float, float]:
     """Of a layer on a device: numbers kept for the backward pass, a token, and numbers of its matrices.
 
@@ -130,6 +150,13 @@ def study_memory(
     share = host_bytes() / workers
     share = share if process == resource.RLIM_INFINITY else min(share, process)
     return Memory(device_bytes=share / -(-study.mesh.devices // hosts), platform=platform, shared=True)
+
+
+def host_memory(study: Study, workers: int) -> Memory:
+    """A worker's share of this host, or what the study says that a device has."""
+    found = study_memory(study, workers=workers, accelerator=False)
+    assert found is not None
+    return found
 
 
 def host_bytes() -> float:

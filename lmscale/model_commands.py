@@ -41,6 +41,8 @@ def quantise(args: argparse.Namespace) -> int:
 
     study = override(load_study(args.study), args.overrides)
     need("jax", "flax", "optax", "orbax", "rich")
+    if all(member.family == "ngram" for member in study.members):
+        raise InputError("family: 'ngram' has counts, and no weights to be rounded; choose a study of networks")
     workspace = Workspace(args.out, study.name)
     if not any(record["row"]["status"] == "done" for record in workspace.records()):
         raise InputError(f"study: {study.name!r} has no finished run in {str(args.out)!r}; sweep it, or pass --out DIR")

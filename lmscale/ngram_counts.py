@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
+from lmscale.config import ORDER_MOST
 
-ORDER_MOST = 6
 BLOCK_TOKENS = 1 << 22  # targets counted at a time: working memory beside the counts of some 50 bytes each
 TARGETS_MOST = (1 << 32) - 1  # a count is uint32
 FORMAT = 1

@@ -41,22 +41,30 @@ def piece(stack: Stack, k: int) -> Stack:
 def order_of(stacks: Sequence[Stack], target_flops: float | None, workers: int) -> list[tuple[int, int]]:
     """In which order `workers` should start the pieces: of each the place of its stack, and k.
 
-    `target_flops`: C of the N* to be told; None for TARGET times the largest run.
+    `target_flops`: C of the N* to be told; None for TARGET times the largest run. Models whose parameters are not known
+    before they are counted tell nothing of N*.
     """
-    places = [(s, k) for s, stack in enumerate(stacks) for k in range(len(stack.members[0].runs))]
+    counted = [s for s, stack in enumerate(stacks) if stack.members[0].shape.planned_params is None]
+    # seconds each, and counted again from the beginning by whoever comes back to them: first, and whole
+    whole = [(s, len(stacks[s].members[0].runs) - 1) for s in sorted(counted, key=lambda s: _flops(stacks[s]))]
+    places = [(s, k) for s, stack in enumerate(stacks) if s not in counted for k in range(len(stack.members[0].runs))]
     if not places:
-        return []
+        return whole
     found = [(stacks[s], k) for s, k in places]
     costs = np.array([sum(cost(t, t.runs[k]) for t in stack.members) for stack, k in found])
     pairs = [(stack.members[0].shape.params, stack.members[0].runs[k].tokens) for stack, k in found]
     params, tokens = np.array(pairs, np.float64).T
     target = target_flops or TARGET * 6.0 * float((params * tokens).max())
     jacobian, slope = sensitivities(params, tokens, LAW, target)
-    recipes = sorted({t.recipe for stack in stacks for t in stack.members})
-    members = np.array([[sum(t.recipe == name for t in stack.members) for name in recipes] for stack, _ in found])
+    kinds = sorted({t.fitted_with for stack, _ in found for t in stack.members})
+    members = np.array([[sum(t.fitted_with == kind for t in stack.members) for kind in kinds] for stack, _ in found])
     design = Design(rows=jacobian / RESIDUAL_SD, slope=slope, members=members)
-    first = np.cumsum([0, *(len(stack.members[0].runs) for stack in stacks)])
-    return [places[i] for i in _schedule(design, costs, first, workers)]
+    first = np.cumsum([0, *(len(s.members[0].runs) for i, s in enumerate(stacks) if i not in counted)])
+    return whole + [places[i] for i in _schedule(design, costs, first, workers)]
+
+
+def _flops(stack: Stack) -> float:
+    return sum(cost(t, run) for t in stack.members for run in t.runs)
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,8 @@ import re
 
 from lmscale.config import Study
 from lmscale.full_disk import is_full_disk
-from lmscale.layout import FILLED, Placement, advice
-from lmscale.memory import Memory, in_words
+from lmscale.layout import Placement, advice
+from lmscale.memory import FILLED, Memory, in_words
 from lmscale.plan import Trajectory
 
 # What XLA writes on CPUs ("Out of memory allocating 48 bytes"), on GPUs ("Out of memory while trying to allocate 48

@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from lmscale.config import Family, Hyperparameters, Objective, Study
+from lmscale.config import Family, Hyperparameters, Objective, Recipe, Study
 from lmscale.data import mixing
 from lmscale.grid import cells
 from lmscale.shapes import Shape, shape_of
@@ -21,7 +21,8 @@ from lmscale.spans import check_objective, extra_ids, written_tokens
 from lmscale.typed import check
 
 NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
-LATER = ("positions", "written")  # of a shape: told only where they are not 0, as shapes had none of them before
+# Of a shape: told only where they are not 0, as shapes had none of them before; and what is known after counting
+LATER = ("positions", "written", "counts")
 # Of a recipe, as it was when these could not be chosen
 FIRST = (("documents", "joined"), ("moments_dtype", "float32"))
 # Hyperparameters that reach the compiled step as numbers: they may differ between trajectories that share one
@@ -113,7 +114,12 @@ class Trajectory:
 
     @cached_property
     def id(self) -> str:
-        return f"{self.family}-{self.shape.width}x{self.shape.depth}-s{self.seed}-{digest(self.identity)}"
+        return f"{self.family}-{self.shape.label}-s{self.seed}-{digest(self.identity)}"
+
+    @property
+    def fitted_with(self) -> tuple[Family, Objective, str]:
+        """What runs that are fitted together have in common."""
+        return self.family, self.objective, self.recipe
 
     @cached_property
     def program(self) -> tuple:
@@ -183,10 +189,22 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
 
     Raises InputError if a run does not fit its schedule, the corpus is too small, or nothing is left to run.
     """
+    plan = [trajectory for member in study.members for trajectory in _grid(member, text)]
+    check(len(plan) > 0, *_emptied(study))
+    ids = [trajectory.id for trajectory in plan]
+    check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
+    if not study.corpus.allow_repeats:
+        _check_unrepeated(study, text, max(run.tokens for trajectory in plan for run in trajectory.runs))
+    return tuple(sorted(plan, key=_order))
+
+
+def _grid(study: Study, text: Text) -> list[Trajectory]:
+    """Those of one family. Raises InputError if a run does not fit its schedule."""
     check_objective(study.family, study.objective)
     plan: list[Trajectory] = []
-    architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
-    recipes = [(recipe, digest({**without_first(asdict(recipe)), **architecture})) for recipe in study.recipes]
+    if study.objective != "causal":  # the entropy bounds code lengths: others see more than what stands before a token
+        text = replace(text, entropy_nats=None)
+    recipes = [(recipe, _rules(study, recipe)) for recipe in study.recipes]
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
         shape = shape_of(
@@ -197,7 +215,10 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
             family=study.family,
             written=written_tokens(study.family, study.objective, study.recipe.sequence),
         )
-        resolved = [(recipe.resolve(shape.params_matrices), name) for recipe, name in recipes]
+        counted = study.family == "ngram"
+        resolved = [
+            (recipe.counted if counted else recipe.resolve(shape.params_matrices), name) for recipe, name in recipes
+        ]
         different = {(h.schedule, h.learning_rate) for h, _ in resolved}
         check(
             len(different) == len(recipes), "rate_multipliers", study.rate_multipliers, "gives one rate twice; drop one"
@@ -218,12 +239,15 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
                         horizon_steps=horizon,
                     )
                     plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))
-    check(len(plan) > 0, *_emptied(study))
-    ids = [trajectory.id for trajectory in plan]
-    check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
-    if not study.corpus.allow_repeats:
-        _check_unrepeated(study, text, max(run.tokens for trajectory in plan for run in trajectory.runs))
-    return tuple(sorted(plan, key=_order))
+    return plan
+
+
+def _rules(study: Study, recipe: Recipe) -> str:
+    """Digest of what is the same at every size of a family: of the rules, and of how all its models are built."""
+    if study.family == "ngram":
+        return digest({"sequence": recipe.sequence, "documents": recipe.documents, "numerics": NUMERICS})
+    architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
+    return digest({**without_first(asdict(recipe)), **architecture})
 
 
 def _check_unrepeated(study: Study, text: Text, longest: int) -> None:
@@ -254,8 +278,8 @@ def _emptied(study: Study) -> tuple[str, object, str]:
 
 
 def _order(t: Trajectory) -> tuple:
-    h = t.hyperparameters
-    return t.shape.params, t.seed, h.learning_rate, h.schedule, t.horizon_steps or 0
+    h, params = t.hyperparameters, t.shape.planned_params or 0
+    return params, t.shape.train_flops(1, h.sequence), t.seed, h.learning_rate, h.schedule, t.horizon_steps or 0
 
 
 def _horizons(study: Study, shape: Shape, h: Hyperparameters) -> list[tuple[int | None, tuple[Run, ...]]]:

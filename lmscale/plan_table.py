@@ -9,9 +9,11 @@ from lmscale.config import OWN_SET, Study
 from lmscale.disk import disk_bytes
 from lmscale.estimate import Estimate
 from lmscale.layout import Placement, place_all
-from lmscale.memory import Memory, in_words
+from lmscale.memory import Memory, counts_that_fit, in_words
 from lmscale.pacing import duration
+from lmscale.plan import Run, Trajectory
 from lmscale.replicas import make_stacks
+from lmscale.shapes import NgramShape
 
 HEADER = (
     f"{'shape':>12} {'params':>13} {'no embed.':>13} {'tokens':>15} {'tok/par':>8} {'epochs':>6} {'FLOPs':>9} "
@@ -22,30 +24,60 @@ HEADER = (
 def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None, workers: int) -> str:
     """The grid a row a run, then what it costs. Without an `estimate` the times are left out."""
     study, placed = assembly.study, placements(assembly, memory)
-    lines = [f"study {study.name}: {study.family}, {study.objective}, on {assembly.plan[0].text.corpus}", HEADER]
-    for t in assembly.plan:
-        h, placement, loader = t.hyperparameters, placed[t.id], assembly.loader(t)
-        for run in t.runs:
-            epochs = run.tokens / loader.unique_tokens(run.steps)
-            lines.append(
-                f"{t.shape!s:>12} {t.shape.params:>13,} {t.shape.params - t.shape.params_embedding:>13,} "
-                f"{run.tokens:>15,} {run.tokens / t.shape.params:>8.1f} {epochs:>6.3g} "
-                f"{t.shape.train_flops(run.tokens, h.sequence):>9.2e} {t.shape.flops_6nd(run.tokens):>9.2e} "
-                f"{h.schedule:>8} {h.learning_rate:>8.2g} {h.batch_tokens:>8,} {study.mesh!s:>7} "
-                f"{placement.microbatches:>5} {in_words(placement.bytes.total):>9} "
-                + (f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}" if estimate else f"{'-':>8}")
-            )
+    lines = []
+    for member in study.members:
+        lines += [f"study {study.name}: {member.family}, {member.objective}, on {assembly.plan[0].text.corpus}", HEADER]
+        mine = [t for t in assembly.plan if (t.family, t.objective) == (member.family, member.objective)]
+        lines += [_row(assembly, t, run, placed[t.id], estimate) for t in mine for run in t.runs]
     lines += text_lines(assembly)
     lines += cost_lines(assembly, workers)
-    for name, tokens, headline in eval_sets(assembly):
-        lines.append(f"evaluated on {name}: {tokens:,} tokens{' (the headline: loss_nats of runs.csv)' * headline}")
+    for each in (assembly.headline, *assembly.extra_sets):
+        headline = " (the headline: loss_nats of runs.csv)" * (each is assembly.headline)
+        lines.append(f"evaluated on {each.name}: {each.scored:,} {each.unit}{headline}")
     lines += left_out(study, totals(assembly)["runs"])
+    lines += count_lines(assembly, memory)
     lines.append("shape is width x depth x heads; FLOPs count attention and output layer; params include embeddings")
     lines += layout_lines(assembly, memory, placed)
     lines += [f"warning: {warning}" for warning in warnings(assembly)]
     if estimate is not None:
         lines.append(f"about {duration(estimate.seconds)} {estimate.source}")
     return "\n".join(lines)
+
+
+def _row(assembly: Assembly, t: Trajectory, run: Run, placement: Placement, estimate: Estimate | None) -> str:
+    h, shape = t.hyperparameters, t.shape
+    epochs = run.tokens / assembly.loader(t).unique_tokens(run.steps)
+    params, seconds = shape.planned_params, f"{'-':>8}"
+    if estimate:
+        seconds = f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}"
+    if params is None:
+        return (
+            f"{shape!s:>12} {'(counts)':>13} {'(counts)':>13} {run.tokens:>15,} {'-':>8} {epochs:>6.3g} "
+            f"{shape.train_flops(run.tokens, h.sequence):>9.2e} {'-':>9} {'-':>8} {'-':>8} {'-':>8} "
+            f"{assembly.study.mesh!s:>7} {'-':>5} {in_words(placement.bytes.total):>9} {seconds}"
+        )
+    return (
+        f"{shape!s:>12} {params:>13,} {params - shape.params_embedding:>13,} "
+        f"{run.tokens:>15,} {run.tokens / params:>8.1f} {epochs:>6.3g} "
+        f"{shape.train_flops(run.tokens, h.sequence):>9.2e} {shape.flops_6nd(run.tokens):>9.2e} "
+        f"{h.schedule:>8} {h.learning_rate:>8.2g} {h.batch_tokens:>8,} {assembly.study.mesh!s:>7} "
+        f"{placement.microbatches:>5} {in_words(placement.bytes.total):>9} {seconds}"
+    )
+
+
+def count_lines(assembly: Assembly, memory: Memory | None) -> list[str]:
+    """What the rows of n-grams leave out."""
+    counted = [t for t in assembly.plan if isinstance(t.shape, NgramShape)]
+    if not counted:
+        return []
+    most = assembly.study.counts_max
+    if most is None and memory is not None and memory.platform == "cpu":
+        most = min(counts_that_fit(t, memory) for t in counted)
+    bound = "" if most is None else f", {most:,} at the most (counts_max)"
+    return [
+        f"(counts): an n-gram's params are the counts it stores, known after counting{bound}; its FLOPs are counts "
+        "raised, one an order of each token; a device: bytes if all n-grams were different"
+    ]
 
 
 def text_lines(assembly: Assembly) -> list[str]:
@@ -83,7 +115,8 @@ def cost_lines(assembly: Assembly, workers: int) -> list[str]:
 
 def left_out(study: Study, runs: int) -> list[str]:
     """How many cells of the grid are no runs, and why."""
-    missing = len(study.sizes) * len(study.counts) * len(study.seeds) * len(study.recipes) - runs
+    cells = sum(len(member.sizes) * len(member.recipes) for member in study.members)
+    missing = cells * len(study.counts) * len(study.seeds) - runs
     limits = [] if study.flops_max is None else [f"flops_max = {study.flops_max:.2g} (as 6ND)"]
     if ends := study.tokens_per_param_range:
         limits.append(f"tokens_per_param_range = {ends[0]:g} to {ends[1]:g}")
@@ -113,16 +146,19 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
         {
             "run_id": run.id,
             "trajectory": t.id,
-            "width": t.shape.width,
-            "depth": t.shape.depth,
-            "heads": t.shape.heads,
-            "params": t.shape.params,
+            "family": t.family,
+            "objective": t.objective,
+            "shape": str(t.shape),
+            "width": t.shape.width or None,
+            "depth": t.shape.depth or None,
+            "heads": t.shape.heads or None,
+            "params": t.shape.planned_params,
             "params_embedding": t.shape.params_embedding,
             "tokens": run.tokens,
             "unique_tokens": unique,
             "epochs": run.tokens / unique,
             "flops": t.shape.train_flops(run.tokens, t.hyperparameters.sequence),
-            "flops_6nd": t.shape.flops_6nd(run.tokens),
+            "flops_6nd": None if t.shape.planned_params is None else t.shape.flops_6nd(run.tokens),
             "flops_budget": run.flops_budget,
             "schedule": t.hyperparameters.schedule,
             "learning_rate": t.hyperparameters.learning_rate,
@@ -143,19 +179,16 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
         "text": {"unique_tokens": text.train_tokens, "parts": [asdict(part) for part in text.parts]},
         "totals": totals(assembly),
         "disk": {"kept_bytes": disk.kept, "most_bytes": disk.most},
-        "eval_sets": [{"name": n, "tokens": tokens, "headline": h} for n, tokens, h in eval_sets(assembly)],
+        "eval_sets": [
+            {"name": each.name, each.unit: each.scored, "headline": each is assembly.headline}
+            for each in (assembly.headline, *assembly.extra_sets)
+        ],
         "seconds": None if estimate is None else estimate.seconds,
         "workers": None if estimate is None else estimate.workers,
         "device_memory_bytes": None if memory is None else memory.device_bytes,
         "warnings": warnings(assembly),
         "runs": runs,
     }
-
-
-def eval_sets(assembly: Assembly) -> list[tuple[str, int, bool]]:
-    """Name, tokens scored, and whether it is the headline, of each evaluation set; the headline first."""
-    extra = [(s.name, s.scored, False) for s in assembly.extra_sets]
-    return [(assembly.headline.name, assembly.held_out.tokens_scored, True), *extra]
 
 
 def totals(assembly: Assembly) -> dict:
@@ -176,10 +209,11 @@ def totals(assembly: Assembly) -> dict:
 def warnings(assembly: Assembly) -> list[str]:
     """What a careful reader would ask about this grid before spending on it."""
     found = []
-    heavy = [t for t in assembly.plan if t.shape.params_embedding > 0.2 * t.shape.params]
+    heavy = [t for t in assembly.plan if t.shape.params_embedding > 0.2 * (t.shape.planned_params or 0)]
     if heavy:
+        sizes = len({(t.family, t.shape) for t in heavy})
         found.append(
-            f"embeddings exceed 20 % of the parameters of {len({t.shape for t in heavy})} sizes, so the exponents "
+            f"embeddings exceed 20 % of the parameters of {sizes} sizes, so the exponents "
             "depend on whether they are counted (Pearce & Song 2024)"
         )
     for what, unique, epochs in longest_epochs(assembly):
@@ -187,7 +221,7 @@ def warnings(assembly: Assembly) -> list[str]:
             found.append(f"the longest run repeats {what} {epochs:.1f} times ({unique:,} unique tokens)")
     study = assembly.study
     asked_of = {OWN_SET: study.eval_tokens, **{s.name: s.tokens for s in study.eval_sets}}
-    for name, tokens, _ in eval_sets(assembly):
+    for name, tokens in ((each.name, each.scored) for each in (assembly.headline, *assembly.extra_sets)):
         if tokens < asked_of.get(name, 0) * 0.9:  # facts are asked whole
             whose = "eval_tokens asks" if name == OWN_SET else f"the {asked_of[name]:,} asked of it"
             text = "the held-out text" if name == OWN_SET else f"evaluation set {name!r}"

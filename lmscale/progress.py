@@ -145,7 +145,8 @@ def doing_words(doing: UnderWay) -> str:
 
 def done_line(row: dict) -> str:
     """A finished run for a person."""
-    shape = f"{row['width']}x{row['depth']}x{row['heads']}"
+    shape = f"{row['order']}-gram" if row.get("order") else f"{row['width']}x{row['depth']}x{row['heads']}"
+    shape = shape if row["family"] in ("decoder", "ngram") else f"{row['family']} {shape}"
     return (
         f"done  {shape:>9} {row['params']:>11,} params {row['tokens']:>13,} tokens  "
         f"loss {row['loss_nats']:.4f} +- {row['loss_stderr']:.4f} nats"

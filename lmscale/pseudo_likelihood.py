@@ -66,4 +66,6 @@ def pseudo_likelihood_set(of: NamedSet, eos_id: int | None, positions: int = POS
     rows, places = np.nonzero(asked)
     order = permute(np.arange(min(positions, len(rows))), len(rows), seed=SAMPLE_KEY, epoch=0)
     label = f"{of.label}-{len(order)}"
-    return PseudoLikelihood(name=PSEUDO_SET, label=label, windows=of.windows, rows=rows[order], places=places[order])
+    return PseudoLikelihood(
+        name=PSEUDO_SET, label=label, windows=of.windows, objective="masked", rows=rows[order], places=places[order]
+    )

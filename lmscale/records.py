@@ -29,10 +29,11 @@ RUN_COLUMNS = (
     "run_id", "study", "trajectory", "family", "objective", "corpus", "tokenizer", "eval_set", "vocab",
     "params", "params_embedding", "tokens", "unique_tokens", "epochs", "trained_bytes",
     "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte", "entropy_nats",
-    "width", "depth", "heads", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens", "recipe",
-    "seed", "status", "interventions", "mesh", "device", "step_seconds",
+    "width", "depth", "heads", "order", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens",
+    "recipe", "seed", "status", "interventions", "mesh", "device", "step_seconds",
 )
 # fmt: on
+LATER_COLUMNS = ("order",)  # which records had not from the beginning
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on the text of
 # those steps before they are trained on it
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
@@ -114,7 +115,8 @@ class Workspace:
             record = unsealed(json.loads(path.read_text(encoding="utf-8")))
             if record["row"]["run_id"] != run_id:
                 raise ValueError("its run_id is another run's")
-            if missing := {"scores", "steps", "branch_step"} - set(record) | set(RUN_COLUMNS) - set(record["row"]):
+            needed = set(RUN_COLUMNS) - set(LATER_COLUMNS)
+            if missing := {"scores", "steps", "branch_step"} - set(record) | needed - set(record["row"]):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             if on_store(path):
                 self._known[run_id] = record
@@ -192,7 +194,8 @@ def unscored(workspace: Workspace, run_id: str, sets: Iterable[NamedSet]) -> lis
     record = workspace.record(run_id) if missing else None
     if record is None or record["row"]["status"] != "done":
         return []
-    return [s for s in missing if not s.recorded(record["scores"])]
+    objective = record["row"]["objective"]
+    return [s for s in missing if s.is_for(objective) and not s.recorded(record["scores"])]
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping]) -> str:

@@ -25,6 +25,8 @@ class Stack:
 
 def default_replicas(trajectory: Trajectory, accelerator: bool) -> int:
     """How many models like this one fill an accelerator; a CPU is filled by one."""
+    if trajectory.family == "ngram":
+        return 1
     h = trajectory.hyperparameters
     flops = trajectory.shape.train_flops(h.batch_tokens, h.sequence)
     return max(1, int(STACK_FLOPS // flops)) if accelerator else 1

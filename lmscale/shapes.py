@@ -62,6 +62,16 @@ class Shape:
         return attentions * (attention + self.width) + 2 * self.width * self.feedforward + self.width
 
     @property
+    def planned_params(self) -> int | None:
+        """All parameters, None where they are not known before training."""
+        return self.params
+
+    @property
+    def label(self) -> str:
+        """In the names of trajectories."""
+        return f"{self.width}x{self.depth}"
+
+    @property
     def params(self) -> int:
         """All parameters; equals the number of elements of the real parameter tree (tested)."""
         return self.params_matrices + self.params_embedding
@@ -133,11 +143,63 @@ class RecurrentShape(Shape):
         return f"{self.width}x{self.depth}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NgramShape(Shape):
+    """The order of an n-gram model, which has no dimensions, and what it stores, once that was counted."""
+
+    order: int
+    counts: int | None = None  # distinct n-grams of the orders 1 .. order; no part of what is planned
+    width: int = 0
+    depth: int = 0
+    heads: int = 0
+    head_size: int = 0
+    feedforward: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.order >= 1, "shape.order", self.order, "must be at least 1")
+        check(self.vocab >= 2, "shape.vocab", self.vocab, "must be at least 2")
+
+    @property
+    def planned_params(self) -> None:
+        return None
+
+    @property
+    def label(self) -> str:
+        return str(self.order)
+
+    @property
+    def params(self) -> int:
+        """The stored counts. Raises ValueError before they were counted."""
+        if self.counts is None:
+            raise ValueError("the parameters of an n-gram are known after counting")
+        return self.counts
+
+    @property
+    def params_embedding(self) -> int:
+        return 0
+
+    def counts_most(self, tokens: int) -> int:
+        """More than this cannot be stored of so many tokens: V^m distinct n-grams of order m, and one a token."""
+        return sum(min(self.vocab**m, tokens) for m in range(1, self.order + 1))
+
+    def forward_flops_per_token(self, sequence: int) -> float:
+        """A look-up an order."""
+        return float(self.order)
+
+    def train_flops(self, tokens: float, sequence: int) -> float:
+        """Counts that are raised by one: an order each, of every token. No floating-point operations."""
+        return self.order * float(tokens)
+
+    def __str__(self) -> str:
+        return f"{self.order}-gram"
+
+
 SHAPES: dict[Family, type[Shape]] = {
     "decoder": Shape,
     "encoder": Shape,
     "encoder_decoder": EncoderDecoderShape,
     "lstm": RecurrentShape,
+    "ngram": NgramShape,
 }
 
 
@@ -180,6 +242,9 @@ def shape_of(
 
     Raises InputError for heads where a family has none.
     """
+    if family == "ngram":
+        assert size.order is not None
+        return NgramShape(order=size.order, vocab=vocab)  # nothing divides it among devices: not padded
     kind = SHAPES[family]
     headless = kind is RecurrentShape and size.heads is not None
     check(not headless, "size.heads", size.heads, "are not known to an LSTM; leave them out")

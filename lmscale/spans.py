@@ -18,6 +18,7 @@ OBJECTIVES_OF: dict[Family, tuple[Objective, ...]] = {
     "encoder": ("masked",),
     "encoder_decoder": ("spans", "prefix", "pairs"),
     "lstm": ("causal",),
+    "ngram": ("causal",),
 }
 
 

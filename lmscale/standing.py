@@ -98,11 +98,13 @@ def unfinished(standing: Standing) -> list[tuple[str, str, Status, str]]:
 def write_plan(workspace: Workspace, plan: Iterable[Trajectory], until: str | None) -> None:
     """Notes what a sweep is about to do, for whoever asks where it stands."""
     trajectories, runs = {}, []
+    plan = list(plan)
+    several = len({t.family for t in plan}) > 1
     for t in plan:
         h, before = t.hyperparameters, 0
         trajectories[t.id] = {
-            "shape": str(t.shape),
-            "params": t.shape.params,
+            "shape": f"{t.family} {t.shape}" if several else str(t.shape),
+            "params": t.shape.planned_params,
             "seed": t.seed,
             "schedule": h.schedule,
             "learning_rate": h.learning_rate,

@@ -117,8 +117,9 @@ def _grid(standing: Standing) -> str:
     for name, runs in by_trajectory.items():
         t = standing.trajectories[name]
         cells = "".join(f'<span class="cell {run.status}" title="{escape(_words(run))}"></span>' for run in runs)
-        values = [escape(t["shape"]), f"{t['params']:,}", *(escape(f"{t[n]:.4g}" if n == "learning_rate" else str(t[n]))
-                                                            for n in told)]  # fmt: skip
+        params = "" if t["params"] is None else f"{t['params']:,}"
+        values = [escape(t["shape"]), params]
+        values += [escape(f"{t[n]:.4g}" if n == "learning_rate" else str(t[n])) for n in told]
         rows.append(
             f"<tr><td>{values[0]}<td class=n>{values[1]}{''.join(f'<td>{v}' for v in values[2:])}<td>{cells}</tr>"
         )

@@ -80,14 +80,16 @@ def under_way_table(rows: Iterable[UnderWay]) -> Table:
 def sizes_table(standing: Standing) -> Table:
     """Runs by size, a column a status that some run has."""
     shown: list[Status] = [status for status in STATUSES if standing.counts[status]]
-    by_shape: dict[tuple[int, str], dict[Status, int]] = {}
+    by_shape: dict[tuple[int, str, str], dict[Status, int]] = {}
     for run in standing.runs:
         trajectory = standing.trajectories[run.trajectory]
-        row = by_shape.setdefault((trajectory["params"], trajectory["shape"]), dict.fromkeys(STATUSES, 0))
+        known = trajectory["params"]
+        key = (known or 0, trajectory["shape"], "after counting" if known is None else f"{known:,}")
+        row = by_shape.setdefault(key, dict.fromkeys(STATUSES, 0))
         row[run.status] += 1
     table = _table("model", ">params", *(f">{status}" for status in shown))
-    for (params, shape), row in sorted(by_shape.items())[:ROWS]:
-        table.add_row(shape, f"{params:,}", *(str(row[status] or "") for status in shown))
+    for (_, shape, params), row in sorted(by_shape.items())[:ROWS]:
+        table.add_row(shape, params, *(str(row[status] or "") for status in shown))
     if len(by_shape) > ROWS:
         table.add_row(f"and {len(by_shape) - ROWS} more sizes")
     return table

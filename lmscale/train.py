@@ -34,6 +34,7 @@ from lmscale.leases import LeaseLost
 from lmscale.plan import Run
 from lmscale.prefetch import Windows, drawn
 from lmscale.scores import score
+from lmscale.shapes import Shape
 from lmscale.step import Metrics, Together
 from lmscale.telemetry import Call
 
@@ -315,9 +316,12 @@ def commit(t: Training, run: Run, made: dict) -> None:
             raise LeaseLost(f"{run.id} was recorded by another process")
 
 
-def record(t: Training, run: Run, result: Evaluation | None) -> dict:
-    """The record of a run that finished, or (no result) diverged: its row of runs.csv, and how it was made."""
-    trajectory, h, shape, text = t.trajectory, t.trajectory.hyperparameters, t.trajectory.shape, t.trajectory.text
+def record(t: Training, run: Run, result: Evaluation | None, shape: Shape | None = None) -> dict:
+    """The record of a run that finished, or (no result) diverged: its row of runs.csv, and how it was made. `shape` is
+    that of the plan, where the run has not told more of it.
+    """
+    trajectory, h, text = t.trajectory, t.trajectory.hyperparameters, t.trajectory.text
+    shape = shape or trajectory.shape
     device, unique_tokens = t.step.mesh.devices.flat[0], t.loader.unique_tokens(run.steps)
     row = {
         "run_id": run.id,
@@ -345,6 +349,7 @@ def record(t: Training, run: Run, result: Evaluation | None) -> dict:
         "width": shape.width,
         "depth": shape.depth,
         "heads": shape.heads,
+        "order": None,
         "sequence": h.sequence,
         "batch_tokens": h.batch_tokens,
         "learning_rate": h.learning_rate,

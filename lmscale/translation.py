@@ -40,6 +40,10 @@ class Translations(NamedSet):
         return len(self.given)
 
     @property
+    def unit(self) -> str:
+        return "pairs"
+
+    @property
     def read_tokens(self) -> int:
         """At the most: all of a window for every token that is written."""
         return self.given.size * int((self.given.shape[1] - self.given.sum(axis=1)).max())

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -24,12 +25,13 @@ from lmscale import STARTED, attempts, distributed
 from lmscale.assemble import Assembly
 from lmscale.compilation import compiling, use_cache
 from lmscale.config import Remat, Study
+from lmscale.counting import CountStep, count
 from lmscale.desk import Desk
 from lmscale.full_disk import DiskFailure, is_full_disk, refusal
 from lmscale.lanes import Progress, Start, Training
 from lmscale.layout import Placement, place
 from lmscale.leases import LeaseLost
-from lmscale.memory import Memory, study_memory
+from lmscale.memory import Memory, counts_that_fit, host_memory, study_memory
 from lmscale.mesh import device_bytes, make_mesh
 from lmscale.order import order_of, piece
 from lmscale.out_of_memory import OutOfMemory, explain, is_out_of_memory
@@ -93,6 +95,7 @@ def work(
         workspace=workspace,
         mesh=mesh,
         memory=memory,
+        host=host_memory(study, workers),
         placements=placements,
         desk=desk,
         stop=stop,
@@ -141,12 +144,13 @@ class Worker:
     workspace: Workspace
     mesh: Mesh
     memory: Memory | None
+    host: Memory  # its share of this machine's, whatever trains
     placements: dict[tuple, Placement]  # by program
     desk: Desk
     stop: Stop
     tell: Callable[[dict], None]
     profile: range | None
-    steps: dict[tuple, Step] = field(default_factory=dict)  # compiled once for all trajectories of a program
+    steps: dict[tuple, Any] = field(default_factory=dict)  # compiled once for all trajectories of a program
     failed: OutOfMemory | None = None
     ledger: Ledger = field(default_factory=Ledger)
     began: float = STARTED  # when the time to the next trajectory's first step begins to count
@@ -215,6 +219,8 @@ class Worker:
         )
 
     def _train(self, stack: Stack, members: list[Trajectory]) -> None:
+        if members[0].family == "ngram":
+            self.steps[stack.program] = CountStep(members[0], self.mesh, self._counts_max(members[0]))
         if stack.program not in self.steps:
             placement = self.placements[stack.program]
             with compiling(self.ledger, surely=True):  # the model is traced
@@ -228,14 +234,25 @@ class Worker:
                 )
         trainings = [self._training(t, self.steps[stack.program], len(members)) for t in members]
         try:
-            train(*trainings)
-            if scored := sum(score_finished(t) for t in trainings):
+            if scored := self._finish(trainings):
                 self.tell({"event": "scored", "runs": scored})
         finally:
             for t in trainings:
                 t.telemetry.close()
 
-    def _training(self, trajectory: Trajectory, step: Step, together: int) -> Training:
+    def _counts_max(self, trajectory: Trajectory) -> int:
+        """How many counts an n-gram may store: as the study says, or as many as fit this worker's share of the host."""
+        given = self.assembly.study.counts_max
+        return counts_that_fit(trajectory, self.host) if given is None else given
+
+    def _finish(self, trainings: list[Training]) -> int:
+        """Brings every run to its record, and to all its scores; how many that had a record lacked some."""
+        if trainings[0].trajectory.family == "ngram":
+            return sum(count(t) for t in trainings)
+        train(*trainings)
+        return sum(score_finished(t) for t in trainings)
+
+    def _training(self, trajectory: Trajectory, step: Any, together: int) -> Training:
         """A trajectory with all that the loop wants; `together` are trained in one step."""
         study, tell = self.assembly.study, self.tell
 
@@ -259,7 +276,7 @@ class Worker:
             diverged=diverged,
             stop=lambda: self.stop.requested,
             say=lambda line: tell({"event": "say", "line": line}),
-            extra_sets=self.assembly.extra_sets,
+            extra_sets=self.assembly.extra_sets_of(trajectory),
             logs=study.telemetry,
             profile=self.profile,
             # a CPU trains on the very cores that drawing takes: docs/data.md has what was measured

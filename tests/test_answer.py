@@ -72,6 +72,18 @@ def test_optimal_on_standard_output(command, capsys):
     assert "warning:" in captured.err
 
 
+def test_shapes_are_those_of_the_family_and_an_n_gram_has_none(command, study, capsys):
+    path = study / "small" / "runs.csv"
+    decoder = path.read_text()
+    path.write_text(decoder.replace("decoder", "lstm"))
+    assert command("optimal", "small", "--bootstrap", "0", "--json", "-") == 0
+    built = [row["shape"] for row in json.loads(capsys.readouterr().out)["rows"] if row["method"] == "parametric"]
+    assert {(shape["depth"], shape["heads"]) for shape in built} == {(2, 1)}  # the ladder's LSTM has two layers
+    path.write_text(decoder.replace("decoder", "ngram"))
+    with pytest.raises(InputError, match=r"^family: 'ngram' is counted, not trained: .*--where family=decoder$"):
+        command("optimal", "small", "--bootstrap", "0")
+
+
 def test_backtest(command, tmp_path, capsys):
     assert command("backtest", "small", "--bootstrap", 60, "--json", tmp_path / "b.json") == 0
     found = json.loads((tmp_path / "b.json").read_text())

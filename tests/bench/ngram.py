@@ -27,12 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lmscale.config import ORDER_MOST
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
 from lmscale.data.python_source import list_python_source
 from lmscale.data.shards import Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
 from lmscale.ngram import KneserNey, estimate
-from lmscale.ngram_counts import ORDER_MOST, NgramCounts
+from lmscale.ngram_counts import NgramCounts
 
 EOS, FIRST_BYTE = 1, 3  # ids as in seqio
 BYTES = Vocabulary(class_name="Byte", name="bytes", size=259, eos_id=EOS, digest="bench")

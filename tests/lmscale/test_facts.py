@@ -153,6 +153,10 @@ def test_windows_hold_the_sentences():
             lambda: Corpus(task="mine", facts=SMALL),
             "corpus.facts: '4@0' cannot be planted into 'mine'; plant them into",
         ),
+        (
+            lambda: Corpus(facts=SMALL, vocabulary="bpe:1024"),
+            "corpus.facts: '4@0' is asked in bytes, and the text is read as 'bpe:1024'; leave out corpus.vocabulary",
+        ),
         (lambda: Corpus(facts=SMALL, cleaning=Cleaning()), "corpus.facts: '4@0' and corpus.cleaning, which might drop"),
         (lambda: EvalSet(name="facts", corpus=Corpus()), "eval_sets.name: 'facts' is that of planted facts"),
         (lambda: fact_set(SMALL, BYTES, 16), "recipe.sequence: 16 is shorter than a planted fact; give it at least"),

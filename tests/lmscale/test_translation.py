@@ -12,10 +12,11 @@ from analysis.errors import InputError
 from analysis.proportions import wilson
 from lmscale import evaluate
 from lmscale.assemble import Assembly, from_shards
-from lmscale.config import Bilingual, Corpus, EvalSet, Family, MeshConfig, PowerRule, Recipe, Size, Study
+from lmscale.config import Bilingual, Corpus, EvalSet, Family, FamilyGrid, MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, open_shards
 from lmscale.mesh import make_mesh
+from lmscale.plan_table import as_json, as_text
 from lmscale.step import Step
 from lmscale.train import train
 from lmscale.translation import corpus_chrf, translations
@@ -240,3 +241,15 @@ def test_what_cannot_be_scored_is_said_in_one_line(prepared, make_assembly, monk
     with pytest.raises(InputError) as caught:
         assemble(prepared, "decoder")
     assert str(caught.value) == "objective: 'pairs' is scored by sacrebleu; pip install 'lmscale[translation]'"
+
+
+def test_the_plan_counts_pairs_and_both_families(prepared):
+    sizes = (Size(width=16, depth=1),)
+    further = (FamilyGrid(family="decoder", objective="pairs", sizes=sizes),)
+    assembly = assemble(prepared, "encoder_decoder", further=further, allow_collinear=True)
+    assert [t.family for t in assembly.plan] == ["decoder", "encoder_decoder"]
+    pairs = assembly.extra_sets[-1].scored
+    assert f"evaluated on unseen-translated: {pairs:,} pairs\n" in as_text(assembly, None, None, 1)
+    assert as_json(assembly, None, None, 1)["eval_sets"][-1] == {
+        "name": "unseen-translated", "pairs": pairs, "headline": False
+    }  # fmt: skip
