@@ -32,5 +32,5 @@ def disk_bytes(plan: Sequence[Trajectory], workers: int) -> DiskBytes:
 
 
 def state_bytes(trajectory: Trajectory) -> float:
-    """A checkpoint: parameters and both moments, float32."""
-    return float(FLOAT32 * (1 + MOMENTS) * trajectory.shape.params)
+    """A checkpoint: parameters, and both moments of those that are trained, float32."""
+    return float(FLOAT32 * (trajectory.params_held + MOMENTS * trajectory.params_trained))

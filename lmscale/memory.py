@@ -65,10 +65,13 @@ def step_bytes(
     layer, matrices = _layer(shape, h.sequence, mesh.tensor, SCORE_ROWS[platform])
     depth = shape.depth * (2 if isinstance(shape, EncoderDecoderShape) else 1)
     kept = depth * layer if remat == "none" else depth * shape.width + layer
-    params = shape.params / (mesh.fsdp * mesh.tensor)
+    params, split = shape.params / (mesh.fsdp * mesh.tensor), mesh.fsdp * mesh.tensor
+    held, trained = trajectory.params_held / split, trajectory.params_trained / split
+    adapted = trajectory.tuning is not None and bool(trajectory.tuning.adapters)
+    differentiated = trained + (params if adapted else 0)  # also by the sums that adapters are part of
     return StepBytes(
-        state=replicas * (1 + MOMENTS) * FLOAT32 * params,
-        gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * params,
+        state=replicas * FLOAT32 * (held + MOMENTS * trained),
+        gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * differentiated,
         gathered=replicas * (number + FLOAT32) * matrices if mesh.fsdp > 1 else 0.0,
         activations=replicas * number * tokens * kept,
         logits=replicas * LOGIT_ROWS * FLOAT32 * tokens * shape.vocab / mesh.tensor,
