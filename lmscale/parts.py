@@ -182,7 +182,8 @@ def _adapters(lora: Lora, shapes: Shapes) -> tuple[Adapter, ...]:
 
 def _of_weight(name: str, shape: tuple[int, ...]) -> list[Adapter]:
     """The adapters that a parameter can have."""
-    *stack, module, last = name.split("/")
+    *stack, last = name.split("/")
+    module = stack.pop() if stack else ""
     if last == "inward":  # [L, D, H, matrices, K]
         layers, d, h, _, k = shape
         return [

@@ -112,6 +112,23 @@ def test_all_is_trained_on_from_the_parameters_of_the_run(begin, before, make_tr
     assert evaluate(t.step, state.params, t.held_out).loss_nats == record["row"]["loss_nats"]
 
 
+def test_what_was_learned_is_worth_tokens(begin, make_shards, make_training, tmp_path):
+    """Of a text like that of before (a fifth of its tokens are followed by others), few tokens teach more to a model
+    that begins from there than to one that begins from its seed.
+    """
+    kin = make_shards(7, changed=6)
+    assembly = begin(Start(run="test"), text=kin, tokens=(128 * 10, 128 * 20))
+    scratch = from_shards(dataclasses.replace(assembly.study, start=None), kin)
+    losses = []
+    for which, name in ((assembly, "tuned"), (scratch, "scratch")):
+        t = make_training(which, out=tmp_path / name)
+        train(t)
+        losses.append([t.workspace.record(run.id)["row"]["loss_nats"] for run in t.trajectory.runs])
+    tuned, alone = losses
+    assert tuned[0] < alone[0] - 0.2
+    assert tuned[0] < alone[1]  # more than as many tokens again
+
+
 class Stop:
     def __init__(self, call: int):
         self.left = call
