@@ -36,6 +36,7 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
                 + (f"{estimate.costs[t.id].run_seconds(t, run):>8.0f}" if estimate else f"{'-':>8}")
             )
     lines += text_lines(assembly)
+    lines += start_lines(assembly)
     lines += cost_lines(assembly, workers)
     for name, tokens, headline in eval_sets(assembly):
         lines.append(f"evaluated on {name}: {tokens:,} tokens{' (the headline: loss_nats of runs.csv)' * headline}")
@@ -98,6 +99,17 @@ def placements(assembly: Assembly, memory: Memory | None) -> dict[str, Placement
     return {t.id: placed[stack.program] for stack in stacks for t in stack.members}
 
 
+def start_lines(assembly: Assembly) -> list[str]:
+    """Where models that do not begin at random do, and how much of them is trained; a line each."""
+    found = {
+        f"{t.shape} begins from {t.pretrained.run_id}; {t.params_trained:,} parameters are trained"
+        + (f", {t.tuning.params_added:,} of them adapters'" if t.tuning and t.tuning.adapters else "")
+        for t in assembly.plan
+        if t.pretrained is not None
+    }
+    return sorted(found)
+
+
 def layout_lines(assembly: Assembly, memory: Memory | None, placed: dict[str, Placement]) -> list[str]:
     """What the columns `micro` and `a device` stand for."""
     there = in_words(memory.device_bytes) if memory else "an amount that is known where it trains"
@@ -118,6 +130,9 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "heads": t.shape.heads,
             "params": t.shape.params,
             "params_embedding": t.shape.params_embedding,
+            "params_trained": t.params_trained,
+            "start": t.pretrained.run_id if t.pretrained else None,
+            "pretrained_tokens": t.pretrained_tokens,
             "tokens": run.tokens,
             "unique_tokens": unique,
             "epochs": run.tokens / unique,

@@ -8,22 +8,28 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale import layers
-from lmscale.config import Lora, MeshConfig, Size, Start
+from lmscale.config import Family, Lora, MeshConfig, Size, Start
 from lmscale.layers import Linear, contract
 from lmscale.lora import make_adapters, merged
 from lmscale.mesh import make_mesh
 from lmscale.models import build
 from lmscale.objectives import make_objective
-from lmscale.parts import parameters, part_names, tuning_of
-from lmscale.shapes import shape_of
+from lmscale.parts import Tuning, parameters, part_names, tuning_of
+from lmscale.shapes import Shape, shape_of
 from lmscale.spans import OBJECTIVES_OF, written_tokens
 
 EVERY = Lora(rank=3, alpha=6, matrices=("query", "key", "value", "out", "up", "down"))
 
 
-def shape(family: str, **settings):
+def shape(family: Family) -> Shape:
     written = written_tokens(family, "prefix", 16)
-    return shape_of(Size(width=16, depth=2), vocab=32, family=family, written=written, **settings)
+    return shape_of(Size(width=16, depth=2), vocab=32, family=family, written=written)
+
+
+def tuned(family: Family, **start) -> Tuning:
+    found = tuning_of(Start(run="x", **start), family, shape(family))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("family", OBJECTIVES_OF)
@@ -48,14 +54,12 @@ def test_parts_are_named_at_every_level():
 
 def test_the_number_of_adapters():
     """Hu et al. 2021, Sec. 4.2: 2 L_LoRA d_model r, of square matrices."""
-    tuning = tuning_of(Start(run="x", lora=Lora(rank=4)), "decoder", shape("decoder"))
+    tuning = tuned("decoder", lora=Lora(rank=4))
     assert tuning.params_trained == 2 * (2 * 2) * 16 * 4
-    both = tuning_of(Start(run="x", lora=Lora(rank=4)), "encoder_decoder", shape("encoder_decoder"))
+    both = tuned("encoder_decoder", lora=Lora(rank=4))
     assert both.params_trained == 3 * tuning.params_trained  # two attentions in a layer of the decoder
-    wide = tuning_of(Start(run="x", lora=Lora(rank=4, matrices=("up", "down"))), "decoder", shape("decoder"))
-    assert wide.params_trained == 2 * 2 * 4 * (16 + 64)
-    beside = tuning_of(Start(run="x", freeze=("layers",), lora=Lora(rank=4)), "decoder", shape("decoder"))
-    assert beside.trained == ("embedding", "final_norm/scale")
+    assert tuned("decoder", lora=Lora(rank=4, matrices=("up", "down"))).params_trained == 2 * 2 * 4 * (16 + 64)
+    assert tuned("decoder", freeze=("layers",), lora=Lora(rank=4)).trained == ("embedding", "final_norm/scale")
     assert tuning_of(Start(run="x"), "decoder", shape("decoder")) is None
 
 
@@ -73,8 +77,7 @@ def test_merged_weights_are_a_path_beside_each_matrix(make_assembly, monkeypatch
     example = make_objective(t)(windows)
     params = nn.unbox(jax.jit(model.init)(jax.random.key(1), example))["params"]
     apply = jax.jit(lambda params: model.apply({"params": params}, example))
-    tuning = tuning_of(Start(run="x", lora=EVERY), t.family, t.shape)
-    assert tuning is not None
+    tuning = tuned(family, lora=EVERY)
     adapters = make_adapters(tuning, jax.random.key(2))
     plain = apply(params)
     np.testing.assert_array_equal(apply(merged(params, adapters, tuning)), plain)
@@ -90,7 +93,9 @@ def test_merged_weights_are_a_path_beside_each_matrix(make_assembly, monkeypatch
 
     layers_of = {"decoder": ["layers"], "encoder_decoder": ["encoder_layers", "layers"]}[family]
     calls = [(stack, layer) for stack in layers_of for layer in range(2)]
-    place = {"at": -1}  # of the layer that is being computed: blocks are applied one after another, each from its norm
+    place: dict = {
+        "at": -1
+    }  # of the layer that is being computed: blocks are applied one after another, each from its norm
 
     def around(call, args, kwargs, context):
         module = context.module
