@@ -20,6 +20,7 @@ from analysis.table import Table
 
 SAME = ("objective", "corpus", "tokenizer", "eval_set")  # of losses that are compared
 NAMES = ("k", "alpha", "beta")
+MOST_HALF_WIDTH = 2.0  # of an exponent's interval: beyond it not even its sign is worth saying
 LEAST_COUNTS = 2  # of tokens from scratch, between which a loss can be found
 
 
@@ -142,6 +143,9 @@ def _law(family: str, saved: Sequence[Saved]) -> TransferLaw:
     degrees = len(logs) - len(NAMES)
     scatter = float(np.sqrt(np.sum((logs[:, 2] - design @ found) ** 2) / degrees))
     half = stats.t.ppf(0.975, degrees) * scatter * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+    if (widest := float(half[1:].max())) > MOST_HALF_WIDTH:
+        reason = f"its exponents would be known within +-{widest:.2g} only; add sizes and counts of tokens"
+        return TransferLaw(**{**vars(bare), "reason": reason})
     ends = [(float(v - h), float(v + h)) for v, h in zip(found, half, strict=True)]
     values, spans = [float(v) for v in found], list(ends)
     values[0], spans[0] = float(np.exp(found[0])), (float(np.exp(ends[0][0])), float(np.exp(ends[0][1])))

@@ -58,6 +58,9 @@ def test_what_is_not_known_is_said():
     assert all("no run from scratch got so low: more than " in s.why and np.isnan(s.transferred) for s in beyond)
     few = made[~((made["start"] != "") & (made["tokens"] > 3e5))]
     assert "a law of three numbers needs four" in transfer_text(transfer(read(few)))
+    noisy = made[(made["start"] == "") | ((made["params"] < 1e7) & (made["tokens"] < 2e6))].copy()
+    noisy.loc[noisy["start"] != "", "loss_nats"] += np.array([0.0, 1.5, 1.5, 0.0])
+    assert "its exponents would be known within +-" in transfer(read(noisy)).laws[0].reason
     one = made[(made["start"] == "") | (made["params"] == 1e6)]
     more = pd.concat([one, one[one["start"] != ""].assign(tokens=one["tokens"] * 1.1, run_id=one["run_id"] + "b")])
     assert transfer(read(more)).laws[0].reason == "tokens and parameters do not vary apart from one another"
