@@ -42,7 +42,7 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
-    from lmscale import answer_precision, answer_profiles, answer_published, answer_slices
+    from lmscale import answer_precision, answer_profiles, answer_published, answer_slices, answer_transfer
 
     functions = {"fit": fit, "optimal": optimal, "backtest": backtest, "plot": plot}
     functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}
@@ -74,6 +74,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
             answer_precision.add_options(parser)
         if name in ("fit", "plot"):
             answer_slices.add_options(parser, name)
+    answer_transfer.add_parser(subparsers)
     answer_published.add_parser(subparsers)
 
 

@@ -31,8 +31,10 @@ class Place(argparse.Action):
         setattr(namespace, self.dest, place(self.dest, values))
 
 
-def add_table_options(parser: argparse.ArgumentParser) -> None:
-    """The table, its columns and rows, the resamples, and where the answer goes: of every answering command."""
+def add_table_options(parser: argparse.ArgumentParser, *, resampled: bool = True) -> None:
+    """The table, its columns and rows, the resamples if there are some, and where the answer goes: of every answering
+    command.
+    """
     parser.add_argument("runs", help=RUNS_HELP)
     text = "where studies keep results: a folder, or a URL such as s3://BUCKET/PATH"
     parser.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=text)
@@ -42,8 +44,9 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", nargs="+", action="extend", default=[], metavar="NAME=COLUMN", help=text)
     text = "leave out the K rows of highest loss, and list them"
     parser.add_argument("--drop-highest-loss", default="0", metavar="K", help=text)
-    parser.add_argument("--bootstrap", default="1000", metavar="K", help="resamples (default 1000, 0 for none)")
-    parser.add_argument("--seed", default="0", metavar="S", help="of the resamples (default 0)")
+    if resampled:
+        parser.add_argument("--bootstrap", default="1000", metavar="K", help="resamples (default 1000, 0 for none)")
+        parser.add_argument("--seed", default="0", metavar="S", help="of the resamples (default 0)")
     parser.add_argument("--json", metavar="FILE", help="write the answer as JSON (- for standard output)")
 
 

@@ -24,6 +24,7 @@ from lmscale.files import on_store
 from lmscale.layout import check_mesh
 from lmscale.places import user_cache
 from lmscale.plan import Portion, Text, Trajectory, make_plan
+from lmscale.pretrained import Pretrained, find_pretrained
 from lmscale.pseudo_likelihood import pseudo_likelihood_set
 from lmscale.recall import fact_set
 from lmscale.spans import NOISY
@@ -94,13 +95,14 @@ class Assembly:
 def assemble(study: Study, out: Path, say: Callable[[str], None]) -> Assembly:
     """Prepares the study's texts where needed (in a process of its own) and plans its grid.
 
-    Raises InputError for a text, a grid or a mesh that cannot be.
+    Raises InputError for a text, a grid or a mesh that cannot be, and for a start that is not there.
     """
+    sources = find_pretrained(study.start, out) if study.start else ()  # before text is prepared
     texts = open_texts(study, out, say)
     for text in texts.values():
         for part in text:
             part.shards.verify()
-    return from_shards(study, texts[OWN_SET], texts)
+    return from_shards(study, texts[OWN_SET], texts, sources)
 
 
 def open_texts(
@@ -129,9 +131,14 @@ def _open(corpus: Corpus, root: Path, say: Callable[[str], None], processes: int
 
 
 def from_shards(
-    study: Study, text: Shards | OpenText, texts: Mapping[str, Shards | OpenText] = MappingProxyType({})
+    study: Study,
+    text: Shards | OpenText,
+    texts: Mapping[str, Shards | OpenText] = MappingProxyType({}),
+    sources: tuple[Pretrained, ...] = (),
 ) -> Assembly:
-    """The same over shards that are already open: the study's, and those of its evaluation sets by name."""
+    """The same over shards that are already open: the study's, and those of its evaluation sets by name; `sources` are
+    the runs that it can begin from.
+    """
     parts = _parts(text, study.corpus.name)
     sampler = _sampler(study, parts)
     vocabulary = sampler.parts[0][0].vocabulary
@@ -142,7 +149,7 @@ def from_shards(
     sets = [NamedSet(name=OWN_SET, label=_label(f"{study.corpus.name}-{OWN_SET}", own), windows=own)]
     sets += [_eval_set(study, s, _parts(texts[s.name], s.name), vocabulary) for s in study.eval_sets]
     headline = next(s for s in sets if s.name == study.headline)
-    plan = make_plan(study, _text(study, parts, sampler, headline))
+    plan = make_plan(study, _text(study, parts, sampler, headline), sources)
     check_mesh(plan, study.mesh, study.microbatches or 1)
     if study.corpus.facts is not None:
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))

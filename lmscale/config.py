@@ -15,6 +15,8 @@ from lmscale.corpora import Bilingual as Bilingual  # what a study says of its t
 from lmscale.corpora import Lexicon as Lexicon
 from lmscale.data.clean.settings import Cleaning as Cleaning
 from lmscale.data.facts import Facts as Facts
+from lmscale.starts import Lora as Lora
+from lmscale.starts import Start as Start
 from lmscale.typed import check, normalise
 
 Family = Literal["decoder", "encoder", "encoder_decoder", "lstm", "ngram"]
@@ -368,6 +370,7 @@ class Study:
     positions: Positions = "rotary"  # learned: a table of `recipe.sequence` rows, added to the tokens' (GPT-2)
     corpus: Corpus = field(default_factory=Corpus)
     recipe: Recipe = field(default_factory=Recipe)
+    start: Start | None = None  # the run or study whose final parameters are trained on; none: from the seed alone
     eval_tokens: int = 131_072  # held-out tokens scored after each run, the same for every run
     eval_sets: tuple[EvalSet, ...] = ()  # further texts to score, also of runs that are done
     headline: str = OWN_SET  # the set whose loss is `loss_nats` of runs.csv; it alone is part of a run's identity

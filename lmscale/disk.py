@@ -34,7 +34,8 @@ def disk_bytes(plan: Sequence[Trajectory], workers: int) -> DiskBytes:
 
 
 def state_bytes(trajectory: Trajectory) -> float:
-    """A checkpoint: parameters and both moments. An n-gram has none."""
+    """A checkpoint: parameters, and both moments of those that are trained. An n-gram has none."""
     if trajectory.family == "ngram":
         return 0.0
-    return float((FLOAT32 + MOMENTS * moment_bytes(trajectory)) * trajectory.shape.params)
+    moments = MOMENTS * moment_bytes(trajectory) * trajectory.params_trained
+    return float(FLOAT32 * trajectory.params_held + moments)

@@ -1,7 +1,7 @@
 """Trajectories on their way: what one is trained with, where it stands, and how it comes back from disk.
 
 Where training goes on from, in this order: the run's own cooldown checkpoint; the trunk at its branch point; the newest
-trunk checkpoint before that; the initial state of the seed.
+trunk checkpoint before that; the initial state of the seed, or of the run that the study begins from.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from analysis.errors import InputError
 from lmscale import distributed
-from lmscale.checkpoint import Checkpoints
+from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
 from lmscale.compilation import Origin, compiling
 from lmscale.data.loader import EvaluationSet, Loader
 from lmscale.evaluate import NamedSet
@@ -23,8 +24,10 @@ from lmscale.files import write_json
 from lmscale.optim import learning_rates
 from lmscale.pacing import Ledger, Sparing
 from lmscale.plan import Run, Trajectory
+from lmscale.pretrained import Pretrained, digest_of
 from lmscale.records import Curve, Workspace
-from lmscale.step import State, Step
+from lmscale.state import AnyState
+from lmscale.step import Step
 from lmscale.telemetry import Telemetry
 from lmscale.typed import check
 
@@ -121,7 +124,7 @@ class Lane:
     run: Run
     phase: Literal["trunk", "cooldown"]
     step: int
-    state: State | None  # None while it is trained, and once it is lost
+    state: AnyState | None  # None while it is trained, and once it is lost
     checkpoints: Checkpoints
     curve: Curve
     lost: bool = False  # diverged
@@ -194,9 +197,27 @@ def resume_trunk(t: Training, run: Run) -> Lane:
     return Lane(training=t, run=run, phase="trunk", step=step, state=state, checkpoints=trunk, curve=curve)
 
 
-def _initial(t: Training) -> State:
+def _initial(t: Training) -> AnyState:
+    source = t.trajectory.pretrained
+    params = None if source is None else _pretrained(t, source)
     with compiling(t.ledger):
-        return t.step.init(t.trajectory.seed)
+        return t.step.init(t.trajectory.seed, params)
+
+
+def _pretrained(t: Training, source: Pretrained) -> Any:
+    """The final parameters of a run, on the mesh. Raises InputError where they are damaged, or not those that the plan
+    was made with.
+    """
+    like = {"params": t.step.abstract_state.params}
+    try:
+        params = Checkpoints(source.final, t.say).restore(source.step, like)["params"]
+        changed = distributed.decide(lambda: digest_of(source.folder, source.step)) != source.digest
+        why = "have changed since the plan was made" if changed else None
+    except CorruptCheckpoint as error:
+        params, why = None, f"are damaged ({error})"
+    if why is not None:
+        raise InputError(f"start.run: the final parameters of {source.run_id!r} {why}; train it again, or name another")
+    return params
 
 
 def _trunk(t: Training) -> Checkpoints:
@@ -224,7 +245,7 @@ def branch_off(trunk: Lane) -> Lane:
     return _cool(trunk.training, trunk.run, trunk.step, state)
 
 
-def _cool(t: Training, run: Run, step: int, state: State) -> Lane:
+def _cool(t: Training, run: Run, step: int, state: AnyState) -> Lane:
     """The lane of a cooldown that stands at `step`; its curve begins after the branch point."""
     folder = t.workspace.run(run.id)
     own, curve = _cooldown(t, run), Curve(folder / "curve.jsonl")

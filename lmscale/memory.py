@@ -85,11 +85,14 @@ def step_bytes(
             kept = depth * _products(shape, mesh.tensor) + layer
         case "layer":
             kept = depth * shape.width + layer
-    params = shape.params / (mesh.fsdp * mesh.tensor)
+    params, split = shape.params / (mesh.fsdp * mesh.tensor), mesh.fsdp * mesh.tensor
+    held, trained = trajectory.params_held / split, trajectory.params_trained / split
+    adapted = trajectory.tuning is not None and bool(trajectory.tuning.adapters)
+    differentiated = trained + (params if adapted else 0)  # also by the sums that adapters are part of
     logits = FLOAT32 * tokens * shape.vocab / mesh.tensor
     return StepBytes(
-        state=replicas * params * (FLOAT32 + MOMENTS * moment_bytes(trajectory)),
-        gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * params,
+        state=replicas * (FLOAT32 * held + MOMENTS * moment_bytes(trajectory) * trained),
+        gradients=replicas * (1 if microbatches == 1 else 2) * FLOAT32 * differentiated,
         gathered=replicas * (number + FLOAT32) * matrices if mesh.fsdp > 1 else 0.0,
         activations=replicas * number * tokens * kept,
         logits=replicas * LOGIT_ROWS * min(logits, LOGIT_BYTES),

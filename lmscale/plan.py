@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from lmscale.config import Family, Hyperparameters, Objective, Recipe, Study
 from lmscale.data import mixing
 from lmscale.grid import cells
+from lmscale.parts import Tuning, told, tuning_of
+from lmscale.pretrained import Pretrained, choose
 from lmscale.shapes import Shape, shape_of
 from lmscale.spans import check_objective, extra_ids, written_tokens
 from lmscale.typed import check
@@ -94,6 +97,8 @@ class Trajectory:
     horizon_steps: int | None  # length of a schedule that has one; None for a trunk, whose length is open
     runs: tuple[Run, ...] = ()
     beyond: tuple[Run, ...] = ()  # longer runs that are not asked for now
+    pretrained: Pretrained | None = None  # the run that it begins from
+    tuning: Tuning | None = None  # what is trained; None: every parameter
 
     @property
     def identity(self) -> dict:
@@ -110,16 +115,39 @@ class Trajectory:
             "seed": self.seed,
             "text": self.text.digest,
             "horizon_steps": self.horizon_steps,
+            **({} if self.pretrained is None else {"start": {"run": self.pretrained.digest, **told(self.tuning)}}),
         }
+
+    @property
+    def kind(self) -> str:
+        """The family in tables: a fine-tuned model obeys another law than one from scratch, and is fitted apart."""
+        if self.pretrained is None:
+            return self.family
+        return f"{self.family}_{'lora' if self.tuning and self.tuning.adapters else 'finetuned'}"
+
+    @property
+    def params_trained(self) -> int:
+        """Those that have moments: the model's own that are not frozen, and its adapters'."""
+        return self.shape.params if self.tuning is None else self.tuning.params_trained
+
+    @property
+    def params_held(self) -> int:
+        """The model's own, and its adapters'."""
+        return self.shape.params + (self.tuning.params_added if self.tuning else 0)
+
+    @property
+    def pretrained_tokens(self) -> int | None:
+        """Those that its parameters had been trained on before."""
+        return None if self.pretrained is None else self.pretrained.tokens + self.pretrained.tokens_before
 
     @cached_property
     def id(self) -> str:
-        return f"{self.family}-{self.shape.label}-s{self.seed}-{digest(self.identity)}"
+        return f"{self.kind}-{self.shape.label}-s{self.seed}-{digest(self.identity)}"
 
     @property
-    def fitted_with(self) -> tuple[Family, Objective, str]:
+    def fitted_with(self) -> tuple[str, Objective, str]:
         """What runs that are fitted together have in common."""
-        return self.family, self.objective, self.recipe
+        return self.kind, self.objective, self.recipe
 
     @cached_property
     def program(self) -> tuple:
@@ -128,7 +156,7 @@ class Trajectory:
         """
         constants = tuple((k, v) for k, v in vars(self.hyperparameters).items() if k not in INPUTS)
         ids = self.text.vocab, self.text.eos_id, self.text.start_id, self.text.separator_id
-        return self.family, self.objective, self.shape, constants, ids
+        return self.family, self.objective, self.shape, constants, ids, self.tuning
 
     @property
     def trunk_steps(self) -> int:
@@ -184,12 +212,13 @@ def _up(value: float) -> str:
     return f"{math.ceil(value / unit) * unit:.3g}"
 
 
-def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
-    """The study's trajectories, smallest model first.
+def make_plan(study: Study, text: Text, sources: Sequence[Pretrained] = ()) -> tuple[Trajectory, ...]:
+    """The study's trajectories, smallest model first; `sources` are the runs that they can begin from.
 
-    Raises InputError if a run does not fit its schedule, the corpus is too small, or nothing is left to run.
+    Raises InputError if a run does not fit its schedule, the corpus is too small, nothing is left to run, or the
+    study's start is not theirs.
     """
-    plan = [trajectory for member in study.members for trajectory in _grid(member, text)]
+    plan = [trajectory for member in study.members for trajectory in _grid(member, text, sources)]
     check(len(plan) > 0, *_emptied(study))
     ids = [trajectory.id for trajectory in plan]
     check(len(set(ids)) == len(ids), "sizes", [str(s) for s in study.sizes], "holds two that are the same shape")
@@ -198,12 +227,13 @@ def make_plan(study: Study, text: Text) -> tuple[Trajectory, ...]:
     return tuple(sorted(plan, key=_order))
 
 
-def _grid(study: Study, text: Text) -> list[Trajectory]:
+def _grid(study: Study, text: Text, sources: Sequence[Pretrained]) -> list[Trajectory]:
     """Those of one family. Raises InputError if a run does not fit its schedule."""
     check_objective(study.family, study.objective)
     plan: list[Trajectory] = []
     if study.objective != "causal":  # the entropy bounds code lengths: others see more than what stands before a token
         text = replace(text, entropy_nats=None)
+    counted = study.family == "ngram"
     recipes = [(recipe, _rules(study, recipe)) for recipe in study.recipes]
     for size in study.sizes:
         positions = study.recipe.sequence if study.positions == "learned" else 0
@@ -215,17 +245,21 @@ def _grid(study: Study, text: Text) -> list[Trajectory]:
             family=study.family,
             written=written_tokens(study.family, study.objective, study.recipe.sequence),
         )
-        counted = study.family == "ngram"
+        tuning = tuning_of(study.start, study.family, shape) if study.start else None
         resolved = [
-            (recipe.counted if counted else recipe.resolve(shape.params_matrices), name) for recipe, name in recipes
+            (recipe.counted if counted else recipe.resolve(shape.params_matrices), rules) for recipe, rules in recipes
         ]
         different = {(h.schedule, h.learning_rate) for h, _ in resolved}
         check(
             len(different) == len(recipes), "rate_multipliers", study.rate_multipliers, "gives one rate twice; drop one"
         )
-        for h, recipe in resolved:
+        for h, rules in resolved:
             horizons = _horizons(study, shape, h)
             for seed in study.seeds:
+                source, recipe = None, rules
+                if study.start:
+                    source = choose(study.start, sources, family=study.family, shape=shape, seed=seed, text=text)
+                    recipe = {**rules, "start": {**told(tuning), **source.told, "tokens": study.start.tokens}}
                 for horizon, runs in horizons:
                     bare = Trajectory(
                         study=study.name,
@@ -235,19 +269,21 @@ def _grid(study: Study, text: Text) -> list[Trajectory]:
                         hyperparameters=h,
                         seed=seed,
                         text=text,
-                        recipe=recipe,
+                        recipe=digest(recipe),
                         horizon_steps=horizon,
+                        pretrained=source,
+                        tuning=tuning,
                     )
                     plan.append(replace(bare, runs=tuple(replace(run, trajectory=bare.id) for run in runs)))
     return plan
 
 
-def _rules(study: Study, recipe: Recipe) -> str:
-    """Digest of what is the same at every size of a family: of the rules, and of how all its models are built."""
+def _rules(study: Study, recipe: Recipe) -> dict:
+    """What is the same at every size of a family: the rules, and how all its models are built."""
     if study.family == "ngram":
-        return digest({"sequence": recipe.sequence, "documents": recipe.documents, "numerics": NUMERICS})
+        return {"sequence": recipe.sequence, "documents": recipe.documents, "numerics": NUMERICS}
     architecture = {"positions": study.positions, "tied": study.tied_embeddings, "numerics": NUMERICS}
-    return digest({**without_first(asdict(recipe)), **architecture})
+    return {**without_first(asdict(recipe)), **architecture}
 
 
 def _check_unrepeated(study: Study, text: Text, longest: int) -> None:

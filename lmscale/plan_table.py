@@ -30,6 +30,7 @@ def as_text(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
         mine = [t for t in assembly.plan if (t.family, t.objective) == (member.family, member.objective)]
         lines += [_row(assembly, t, run, placed[t.id], estimate) for t in mine for run in t.runs]
     lines += text_lines(assembly)
+    lines += start_lines(assembly)
     lines += cost_lines(assembly, workers)
     for each in (assembly.headline, *assembly.extra_sets):
         headline = " (the headline: loss_nats of runs.csv)" * (each is assembly.headline)
@@ -131,6 +132,17 @@ def placements(assembly: Assembly, memory: Memory | None) -> dict[str, Placement
     return {t.id: placed[stack.program] for stack in stacks for t in stack.members}
 
 
+def start_lines(assembly: Assembly) -> list[str]:
+    """Where models that do not begin at random do, and how much of them is trained; a line each."""
+    found = {
+        f"{t.shape} begins from {t.pretrained.run_id}; {t.params_trained:,} parameters are trained"
+        + (f", {t.tuning.params_added:,} of them adapters'" if t.tuning and t.tuning.adapters else "")
+        for t in assembly.plan
+        if t.pretrained is not None
+    }
+    return sorted(found)
+
+
 def layout_lines(assembly: Assembly, memory: Memory | None, placed: dict[str, Placement]) -> list[str]:
     """What the columns `micro` and `a device` stand for."""
     there = in_words(memory.device_bytes) if memory else "an amount that is known where it trains"
@@ -154,6 +166,9 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "heads": t.shape.heads or None,
             "params": t.shape.planned_params,
             "params_embedding": t.shape.params_embedding,
+            "params_trained": t.params_trained,
+            "start": t.pretrained.run_id if t.pretrained else None,
+            "pretrained_tokens": t.pretrained_tokens,
             "tokens": run.tokens,
             "unique_tokens": unique,
             "epochs": run.tokens / unique,

@@ -30,10 +30,12 @@ RUN_COLUMNS = (
     "params", "params_embedding", "tokens", "unique_tokens", "epochs", "trained_bytes",
     "flops", "flops_6nd", "flops_budget", "loss_nats", "loss_stderr", "bits_per_byte", "entropy_nats",
     "width", "depth", "heads", "order", "sequence", "batch_tokens", "learning_rate", "schedule", "cooldown_tokens",
-    "recipe", "seed", "status", "interventions", "mesh", "device", "step_seconds",
+    "recipe", "seed", "status", "interventions", "mesh", "device", "step_seconds", "params_trained", "start",
+    "pretrained_tokens",
 )
 # fmt: on
-LATER_COLUMNS = ("order",)  # which records had not from the beginning
+# Which earlier records lack: empty cells
+LATER_COLUMNS = {"order", "params_trained", "start", "pretrained_tokens"}
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on the text of
 # those steps before they are trained on it
 CURVE_COLUMNS = ("run_id", "step", "tokens", "flops", "loss_nats", "decayed", "train_loss_nats")
@@ -115,7 +117,7 @@ class Workspace:
             record = unsealed(json.loads(path.read_text(encoding="utf-8")))
             if record["row"]["run_id"] != run_id:
                 raise ValueError("its run_id is another run's")
-            needed = set(RUN_COLUMNS) - set(LATER_COLUMNS)
+            needed = set(RUN_COLUMNS) - LATER_COLUMNS
             if missing := {"scores", "steps", "branch_step"} - set(record) | needed - set(record["row"]):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             if on_store(path):

@@ -15,19 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from lmscale.config import Remat
+from lmscale.lora import make_adapters, model_of
 from lmscale.mesh import REPLICAS, constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
 from lmscale.objectives import Example, loss, make_objective
 from lmscale.optim import make_optimizer
 from lmscale.output_layer import Output, logits, token_nats
 from lmscale.plan import Trajectory
-
-
-class State(NamedTuple):
-    """Everything a checkpoint holds: parameters and optimiser state (float32), sharded by the rule table."""
-
-    params: Any
-    optimizer: Any
+from lmscale.state import AnyState, State, TunedState, trained_of, with_trained
 
 
 class Metrics(NamedTuple):
@@ -71,7 +66,7 @@ class Step:
         self.dtype = compute_dtype(h.compute_dtype, mesh.devices.flat[0].platform)
         self.microbatches, self.remat = microbatches, remat
         self.model = build(trajectory.family, trajectory.shape, mesh, self.dtype, remat)
-        self.optimizer = make_optimizer(h)
+        self.optimizer, self.tuning = make_optimizer(h), trajectory.tuning
         self.objective = make_objective(trajectory)
         self.columns = h.sequence + 1 + self.objective.noisy  # of a window
 
@@ -85,6 +80,9 @@ class Step:
         self.tokens_sharding = sharding(mesh, None, "batch", None)
         replicated = sharding(mesh)
         self.make_state = jax.jit(lambda key: nn.unbox(initial(key)), out_shardings=self.state_shardings)
+        self.begin_state = jax.jit(
+            self._begin, in_shardings=(self.state_shardings.params, replicated), out_shardings=self.state_shardings
+        )
         self.advance = jax.jit(
             self._advance,
             donate_argnums=0,
@@ -108,6 +106,11 @@ class Step:
             lambda state: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)])),
             in_shardings=(self.state_shardings,),
             out_shardings=replicated,
+        )
+        self.merge = jax.jit(
+            lambda state: model_of(state.params, trained_of(state, self.tuning), self.tuning),
+            in_shardings=(self.state_shardings,),
+            out_shardings=self.state_shardings.params,
         )
         self.batch_sequences = h.batch_sequences
         self.rows_sharding = sharding(mesh, "batch", None)
@@ -133,17 +136,30 @@ class Step:
         """The rows of a batch that this process feeds in."""
         return local_rows(self.tokens_sharding, self.batch_sequences)
 
-    def init(self, seed: int = 0) -> State:
-        """The initial state of one model, made on the mesh. Depends on the seed alone, not on the mesh."""
-        return self.make_state(jax.random.key(seed))
+    def init(self, seed: int = 0, params: Any = None) -> AnyState:
+        """The initial state of one model, made on the mesh. Depends on the seed, not on the mesh; with the parameters
+        of a trained one, laid out on it, on these (and the adapters alone on the seed).
+        """
+        key = jax.random.key(seed)
+        return self.make_state(key) if params is None else self.begin_state(params, key)
 
-    def is_finite(self, state: State) -> bool:
+    def model_params(self, state: AnyState) -> Any:
+        """The parameters of the plain model that a state is: what is evaluated, and kept of a run."""
+        return self.merge(state) if isinstance(state, TunedState) and state.adapters else state.params
+
+    def is_finite(self, state: AnyState) -> bool:
         """Whether every number of a state is."""
         return bool(self.all_finite(state))
 
-    def _init(self, key: Array) -> State:
+    def _init(self, key: Array) -> AnyState:
         params = self.model.init(key, self.objective(jnp.zeros((1, self.columns), jnp.int32)))["params"]
-        return State(params, self.optimizer.init(params))
+        return self._begin(params, key)
+
+    def _begin(self, params: Any, key: Array) -> AnyState:
+        if self.tuning is None:
+            return State(params, self.optimizer.init(params))
+        state = TunedState(params, None, make_adapters(self.tuning, key))
+        return state._replace(optimizer=self.optimizer.init(trained_of(state, self.tuning)))
 
     def output(self, params: Any, example: Example) -> Output:
         return self.model.apply({"params": params}, example)  # type: ignore[return-value]
@@ -152,12 +168,14 @@ class Step:
         """Logits, all of them."""
         return logits(self.output(params, example), self.mesh)
 
-    def gradients(self, params: Any, windows: Int[Array, "B C"]) -> tuple[Array, Any]:
-        """Mean loss in nats per token and its gradient, accumulated over microbatches."""
+    def gradients(self, params: Any, windows: Int[Array, "B C"], frozen: Any = None) -> tuple[Array, Any]:
+        """Mean loss in nats per token and its gradient by what is trained, accumulated over microbatches. `frozen`: the
+        parameters of the whole model where `params` are a part of them, and adapters.
+        """
 
         def summed(params: Any, windows: Array) -> tuple[Array, Array]:
             example = self.objective(windows)
-            value = loss(self.output(params, example), example, self.mesh)
+            value = loss(self.output(model_of(frozen, params, self.tuning), example), example, self.mesh)
             return value.sum, value.weight
 
         differentiate = jax.value_and_grad(summed, has_aux=True)
@@ -193,18 +211,19 @@ class Step:
         sums, _ = jax.lax.scan(accumulate, zeros, parts)
         return sums if groups == 1 else jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
-    def _advance(self, state: State, windows: Array, rates: Array, count: Array) -> tuple[State, Metrics]:
+    def _advance(self, state: AnyState, windows: Array, rates: Array, count: Array) -> tuple[AnyState, Metrics]:
         """`count` (at most K) steps: windows [K, B, C], rates [K]. A while loop, so one program serves any count."""
         empty = jnp.full((self.steps_per_dispatch,), jnp.nan, jnp.float32)
 
-        def one(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+        def one(i: Array, carry: tuple[AnyState, Metrics]) -> tuple[AnyState, Metrics]:
             state, metrics = carry
-            nats, grads = self.gradients(state.params, windows[i])
+            trained = trained_of(state, self.tuning)
+            nats, grads = self.gradients(trained, windows[i], state.params)
             norm = optax.global_norm(grads)
-            updates, optimizer = self.optimizer.update(grads, state.optimizer, state.params)
-            params = jax.tree.map(lambda p, u: p - rates[i] * u, state.params, updates)
+            updates, optimizer = self.optimizer.update(grads, state.optimizer, trained)
+            trained = jax.tree.map(lambda p, u: p - rates[i] * u, trained, updates)
             metrics = Metrics(metrics.loss_nats.at[i].set(nats), metrics.grad_norm.at[i].set(norm))
-            return State(params, optimizer), metrics
+            return with_trained(state, trained, optimizer), metrics
 
         return jax.lax.fori_loop(0, count, one, (state, Metrics(empty, empty)))
 
@@ -270,10 +289,10 @@ def _stacked(one: NamedSharding) -> NamedSharding:
     return NamedSharding(one.mesh, PartitionSpec(None, *one.spec))
 
 
-Call = Callable[..., tuple[State, Metrics]]  # of a compiled program and its inputs
+Call = Callable[..., tuple[AnyState, Metrics]]  # of a compiled program and its inputs
 
 
-def _plainly(program: Callable, *inputs: Any) -> tuple[State, Metrics]:
+def _plainly(program: Callable, *inputs: Any) -> tuple[AnyState, Metrics]:
     return program(*inputs)
 
 
@@ -284,7 +303,7 @@ class Together:
     which nobody reads.
     """
 
-    def __init__(self, step: Step, states: Sequence[State]):
+    def __init__(self, step: Step, states: Sequence[AnyState]):
         self.step, self.count = step, len(states)
         self.filling = step.replicas - self.count if self.count > 1 else 0
         self.state = states[0] if self.count == 1 else step.stack([*states, *[states[-1]] * self.filling])
@@ -307,6 +326,6 @@ class Together:
             self.state, metrics = call(self.step.advance_stack, *inputs)
         return metrics
 
-    def model(self, r: int) -> State:
+    def model(self, r: int) -> AnyState:
         """The state of model r as it would be if it were trained alone."""
         return self.state if self.count == 1 else self.step.unstack(self.state, np.int32(r))

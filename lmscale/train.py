@@ -272,7 +272,7 @@ def finish(lane: Lane) -> None:
     t, run = lane.training, lane.run
     folder = t.workspace.run(run.id)
     assert lane.state is not None
-    params, lane.state = lane.state.params, None
+    params, lane.state = t.step.model_params(lane.state), None
     began = time.monotonic()
     with t.telemetry.clock.waiting():
         result = evaluate(t.step, params, t.held_out)
@@ -327,7 +327,7 @@ def record(t: Training, run: Run, result: Evaluation | None, shape: Shape | None
         "run_id": run.id,
         "study": trajectory.study,
         "trajectory": trajectory.id,
-        "family": trajectory.family,
+        "family": trajectory.kind,
         "objective": trajectory.objective,
         "corpus": text.corpus,
         "tokenizer": text.tokenizer,
@@ -362,6 +362,9 @@ def record(t: Training, run: Run, result: Evaluation | None, shape: Shape | None
         "mesh": t.mesh,
         "device": f"{device.platform}:{device.device_kind}",
         "step_seconds": float(np.median(t.step_seconds)) if t.step_seconds else None,
+        "params_trained": trajectory.params_trained if trajectory.tuning else shape.params,
+        "start": trajectory.pretrained.run_id if trajectory.pretrained else None,
+        "pretrained_tokens": trajectory.pretrained_tokens,
     }
     return {
         "row": row,

@@ -35,10 +35,13 @@ STUDY = Study(
 """
 
 
-def markov_shards(folder: Path, seed: int, digest: str) -> Shards:
-    """A Markov chain over 31 tokens: each is followed by one of four, so a model has something to learn."""
+def markov_shards(folder: Path, seed: int, digest: str, changed: int = 0) -> Shards:
+    """A Markov chain over 31 tokens: each is followed by one of four, so a model has something to learn. Of `changed`
+    of them other ones follow than in the chain of that seed.
+    """
     random = np.random.default_rng(seed)
     following = random.integers(2, VOCAB, (VOCAB, 4))
+    following[2 : 2 + changed] = np.random.default_rng([seed, 1]).integers(2, VOCAB, (changed, 4))
 
     def document() -> np.ndarray:
         tokens, current = [], int(random.integers(2, VOCAB))
@@ -58,8 +61,8 @@ def markov_shards(folder: Path, seed: int, digest: str) -> Shards:
 
 @pytest.fixture(scope="session")
 def make_shards(tmp_path_factory) -> Callable[..., Shards]:
-    """shards(seed, digest of the vocabulary)."""
-    return lambda seed, digest="0": markov_shards(tmp_path_factory.mktemp("shards"), seed, digest)
+    """shards(seed, digest of the vocabulary, tokens that others follow than by the seed)."""
+    return lambda seed, digest="0", changed=0: markov_shards(tmp_path_factory.mktemp("shards"), seed, digest, changed)
 
 
 @pytest.fixture(scope="session")
