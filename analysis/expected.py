@@ -24,6 +24,10 @@ from analysis.verdict import NEAR, SINGULAR
 from analysis.widening import resampling_of, widening
 
 SIMULATIONS = 1000
+FEW = 0.025  # of the simulated studies
+FAR = 10.5  # times the largest run
+WIDE = 2.0  # high end of an interval of N* over its low end
+FEW_TRAJECTORIES = 10  # as analysis.verdict warns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,7 @@ def expected(
         simulations=simulations,
         rows=tuple(rows),
         untold=untold,
-        warnings=(),
+        warnings=_warnings(planned, rows, flops, untold),
     )
 
 
@@ -142,3 +146,22 @@ def _require_told(form: Form, jacobian: Array) -> None:
         raise InputError(
             f"runs: {one} and {other} trade for each other under this law; add runs of other sizes and token counts"
         )
+
+
+def _warnings(planned: Planned, rows: list[Expectation], flops: float, untold: float) -> tuple[str, ...]:
+    found = []
+    by_name = {row.name: row for row in rows}
+    low, high = by_name["a"].interval
+    if not 0 < low <= high < 1:
+        found.append("the interval of a leaves 0 to 1: these runs will not tell how N* grows")
+    if untold >= FEW:
+        found.append(f"in {untold:.0%} of the simulated studies an exponent ends at the bound of its range")
+    reach = flops / float(planned.flops.max())
+    if reach > FAR:
+        found.append(f"{reach:.3g} x beyond the largest run: that the law holds so far is not in these intervals")
+    low, high = by_name["N*"].interval
+    if high > WIDE * low:
+        found.append(f"N* will be known within a factor of {min(high / low, 1e4):.2g} only")
+    if resampling_of(planned).kind == "effects" and planned.trajectories < FEW_TRAJECTORIES:
+        found.append(f"only {planned.trajectories} trajectories: intervals from so few are approximate")
+    return tuple(found)
