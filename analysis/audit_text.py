@@ -24,7 +24,9 @@ def head_text(planned: Planned, prior: Prior, flops: float) -> str:
     """What was planned, what is believed of the law, and what is asked."""
     law = ", ".join(f"{name} {float(value):.4g}" for name, value in prior.law.parameters.items())
     doubt = "as its resamples say" if prior.samples is not None else f"{100 * prior.spread:.3g} %"
-    shared = f", {100 * prior.noise.shared:.0f} % of the variance shared within a trajectory" if prior.noise.shared else ""
+    shared = (
+        f", {100 * prior.noise.shared:.0f} % of the variance shared within a trajectory" if prior.noise.shared else ""
+    )
     return "\n".join(
         [
             f"{len(planned)} runs in {planned.trajectories} trajectories  {count(planned.params.min())} to "

@@ -1,4 +1,4 @@
-"""A design over the loss surface: planned and suggested runs, the compute-optimal frontier, and N* of the budget asked."""
+"""A design over the loss surface: planned and suggested runs, the compute-optimal frontier, N* of the budget asked."""
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -24,6 +24,9 @@ from analysis.verdict import NEAR, SINGULAR
 from analysis.widening import resampling_of, widening
 
 SIMULATIONS = 1000
+MIDDLE = (0.158655, 0.841345)  # of a normal distribution: one standard deviation to either side
+BOUNDED = ("L0", "alpha", "beta", "a")  # not below zero
+MOST = {"a": 1.0}
 FEW = 0.025  # of the simulated studies
 FAR = 10.5  # times the largest run
 WIDE = 2.0  # high end of an interval of N* over its low end
@@ -34,6 +37,9 @@ FEW_TRAJECTORIES = 10  # as analysis.verdict warns
 class Expectation:
     """Of one quantity: its value under the prior law, the standard error to expect and its linearised form (of N*, D*
     and loss: of the logarithm), and the ends of the 95 % interval to expect.
+
+    The standard error is half the width of the middle 68 % of the errors: a standard deviation where they are normal,
+    and not that of a few studies in which an exponent is at its bound where they are not.
     """
 
     name: str
@@ -92,12 +98,18 @@ def expected(
     for name, value in middle.items():
         errors = (told[name] - truth[name])[:, 0]
         low, high = (float(value + wider[name] * end) for end in interval(errors))
+        low, high = (min(max(end, 0.0), MOST.get(name, np.inf)) if name in BOUNDED else end for end in (low, high))
         if name in LOGARITHMS:
             value, low, high = (float(np.exp(min(x, 690.0))) for x in (value, low, high))
         rows.append(
-            Expectation(name=name, value=value, standard_error=float(errors.std()), linearised=straight[name],
-                        interval=(low, high))
-        )  # fmt: skip
+            Expectation(
+                name=name,
+                value=value,
+                standard_error=float(np.diff(np.quantile(errors, MIDDLE))[0]) / 2,
+                linearised=straight[name],
+                interval=(low, high),
+            )
+        )
     telling = [name in form.telling for name in form.names]
     at_bound = (found <= form.lower + NEAR) | (found >= form.upper - NEAR)
     untold = float(np.mean(np.any(at_bound & telling, axis=1)))
@@ -153,7 +165,7 @@ def _warnings(planned: Planned, rows: list[Expectation], flops: float, untold: f
     by_name = {row.name: row for row in rows}
     low, high = by_name["a"].interval
     if not 0 < low <= high < 1:
-        found.append("the interval of a leaves 0 to 1: these runs will not tell how N* grows")
+        found.append("the interval of a is not within 0 to 1: these runs will not tell how N* grows")
     if untold >= FEW:
         found.append(f"in {untold:.0%} of the simulated studies an exponent ends at the bound of its range")
     reach = flops / float(planned.flops.max())

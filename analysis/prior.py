@@ -5,8 +5,8 @@ is therefore averaged over laws drawn from it (Chaloner & Verdinelli 1995).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def published(name: str, noise: Noise, spread: float = SPREAD) -> Prior:
 def constants(values: Mapping[str, float], noise: Noise, *, law: str = "chinchilla", spread: float = SPREAD) -> Prior:
     """A law by its parameters. Raises InputError for an unknown law, and one that is missing or not its own."""
     kind = form_of(law).fits
-    names = tuple(kind.__dataclass_fields__)
+    names = tuple(field.name for field in fields(cast(Any, kind)))
     wrong = sorted({*values} ^ {*names})
     if wrong:
         raise InputError(f"prior: {wrong[0]} is {'missing' if wrong[0] in names else 'no parameter of this law'}; give "
@@ -116,4 +116,3 @@ def _one(samples: Law, row: int) -> Law:
 def _runs(fit: Fit) -> Runs:
     table = fit.table
     return Runs(params=table.params, tokens=table.tokens, loss_nats=table.loss_nats, unique_tokens=table.unique_tokens)
-

@@ -6,6 +6,7 @@ objective's curvature and M of its slopes, summed over trajectories (Huber 1967;
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ POINTS = 40  # Gauss & Legendre, of each integral of `_both_inside`
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Normal errors of log L: standard deviation `sd` of a run's, of whose variance its trajectory's runs share `shared`.
+    """Normal errors of log L, of standard deviation `sd`; the runs of a trajectory have `shared` of its variance alike.
 
     Raises InputError for a sd that is not positive and a share outside 0 to 1.
     """
@@ -77,10 +78,10 @@ def covariance(jacobian: Array, trajectory: NDArray[np.int64], noise: Noise, del
     """Of the K coordinates, [..., K, K], from the derivatives of log L of n runs in them, [..., n, K]."""
     own, together = noise.moments(delta)
     gram = np.swapaxes(jacobian, -1, -2) @ jacobian
-    inverse = np.linalg.pinv(gram, hermitian=True)
-    found = (own - together) * inverse
+    inverse: Any = np.linalg.pinv(gram, hermitian=True)
+    found: Array = (own - together) * inverse
     if together > 0:
         member = (trajectory == np.arange(int(trajectory.max()) + 1)[:, None]).astype(np.float64)
         sums = member @ jacobian
-        found = found + together * inverse @ (np.swapaxes(sums, -1, -2) @ sums) @ inverse
+        found += together * inverse @ (np.swapaxes(sums, -1, -2) @ sums) @ inverse
     return found

@@ -1,14 +1,15 @@
 """The next runs that tell most of a target for their FLOPs: greedy choice, then exchange, on the linearised law.
 
-A run is worth what it takes from the variance of the target (c-optimality: Elfving 1952; Pukelsheim 1993, Ch. 2), which
-for a law that is not linear depends on the law: the logarithm of the variance is averaged over laws drawn from the prior
-(Chaloner & Verdinelli 1995). Runs are added one at a time and then exchanged while that helps (Fedorov 1972, Ch. 3), all
-within the budget, whose costs know that a trunk is trained once. Errors within a trajectory are shared
+A run is worth what it takes from the variance of the target (c-optimality: Elfving 1952; Pukelsheim 1993, Ch. 2).
+That depends on the law, which is not linear: the logarithm of the variance is averaged over laws drawn from the prior
+(Chaloner & Verdinelli 1995). Runs are added one at a time and then exchanged while that helps (Fedorov 1972, Ch. 3),
+all within the budget, whose costs know that a trunk is trained once. Errors within a trajectory are shared
 (analysis.sandwich): ten token counts of one size are no ten runs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def suggest(
     target: Target = "params",
     seed: int = 0,
 ) -> Suggestion:
-    """At most `runs` candidates within `budget_flops` that tell most of N* (or the loss) at `flops`, beside the planned.
+    """At most `runs` candidates for `budget_flops` that tell most of N* (or the loss) at `flops`, beside the planned.
 
     Raises InputError for less than one run, a budget below the cheapest candidate, and a law without an optimum.
     """
@@ -198,7 +199,7 @@ class _Search:
         sums = {int(t): jacobian[:, trajectory == t].sum(axis=1) for t in np.unique(trajectory)}
         for each in sums.values():
             middle = middle + self.together * each[:, :, None] * each[:, None, :]
-        inverse = np.linalg.inv(gram + ridge * eye)
+        inverse: Any = np.linalg.inv(gram + ridge * eye)
         return inverse, middle, (inverse @ self.slope[:, :, None])[:, :, 0], sums
 
     def value(self, chosen: Sequence[int]) -> float:
@@ -289,4 +290,3 @@ class _Search:
             )
             taken.append(i)
         return found
-

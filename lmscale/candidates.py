@@ -1,7 +1,7 @@
 """The runs that could come next: sizes of the ladder on token counts, and what each would cost. No framework.
 
-A study's candidates are cells that its own plan would make of them, with its recipe and text, so that a count added to a
-size that is planned continues its trunk. Those of a table, which tells no recipe, are trained each by itself for 6ND.
+A study's candidates are what its own plan makes of further cells, with its recipe and text, so that a count added to
+a size that is planned continues its trunk. Those of a table, which tells no recipe, are trained each by itself for 6ND.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def of_study(
     Raises InputError for a study of several recipes or seeds, and where nothing in the ranges can be trained.
     """
     if len(study.recipes) > 1 or len(study.seeds) > 1:
-        raise InputError("suggest: takes one recipe and one seed; give --seeds, --rate-multipliers, --schedules one each")
+        raise InputError(
+            "suggest: takes one recipe and one seed; give --seeds, --rate-multipliers, --schedules one each"
+        )
     numbers = {t.id: number for number, t in enumerate(plan)}
     planned = planned_of(plan)
     shapes = {(t.shape.width, t.shape.depth, t.shape.heads): t.shape for t in plan}
@@ -145,9 +147,7 @@ def _runs(trajectories: Sequence[Trajectory], numbers: dict[str, int]) -> tuple[
             )
             rows.append((t.shape.params, run.tokens, numbers[t.id], trunk, rest))
     columns = np.array(rows, np.float64).T
-    runs = Planned(
-        params=columns[0], tokens=columns[1], trajectory=columns[2].astype(np.int64), trunk_flops=columns[3]
-    )
+    runs = Planned(params=columns[0], tokens=columns[1], trajectory=columns[2].astype(np.int64), trunk_flops=columns[3])
     return runs, columns[4]
 
 
@@ -177,4 +177,3 @@ def _counts(low: float, high: float) -> list[float]:
 
 def _key(size: Size) -> tuple[int, int | None, int | None]:
     return size.width, size.depth, size.heads
-

@@ -411,7 +411,10 @@ class Study:
         for cell in self.only:
             check(cell.size in self.sizes, "only", str(cell.size), "is none of the study's sizes; name it in sizes")
             check(
-                cell.count in values, "only", cell.count, f"is none of {self.counted_by}; name it there, or leave it out"
+                cell.count in values,
+                "only",
+                cell.count,
+                f"is none of {self.counted_by}; name it there, or leave it out",
             )
         check(len(set(self.only)) == len(self.only), "only", self.only, "must not name a cell twice")
         ends = self.tokens_per_param_range

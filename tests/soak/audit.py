@@ -1,6 +1,6 @@
 """Are the standard errors that `lmscale audit` predicts those of studies that are really fitted?
 
-    python tests/soak/audit.py [--studies 4000] [--widths 60] [--seed 0]
+    python tests/soak/audit.py [--studies 1000] [--widths 40] [--seed 0]
 
 Six designs of analysis.coverage. Predicted: analysis.expected at the true law and noise. Simulated: the standard
 deviation over studies of the best optimum from every start of the search, in one batch a start. The intervals that
@@ -55,7 +55,9 @@ def simulated(design: Design, noise: float, budget: float, seeds: range) -> tupl
     of `analysis.fit`, whose starts are those of the study itself (the largest difference of the logarithm).
     """
     tables = [simulate(design, noise, seed)[0] for seed in seeds]
-    runs = Runs(params=tables[0].params, tokens=tables[0].tokens, loss_nats=design.law.predict(design.params, design.tokens))
+    runs = Runs(
+        params=tables[0].params, tokens=tables[0].tokens, loss_nats=design.law.predict(design.params, design.tokens)
+    )
     form = ChinchillaForm.of(runs)
     model, starts = form.model(runs), form.starts(runs)
     best, lowest = np.empty((len(tables), len(form.names))), np.full(len(tables), np.inf)
@@ -76,8 +78,8 @@ def simulated(design: Design, noise: float, budget: float, seeds: range) -> tupl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--studies", type=int, default=4000)
-    parser.add_argument("--widths", type=int, default=60, help="studies whose intervals are made; 0 for none")
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--widths", type=int, default=40, help="studies whose intervals are made; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     begun, worst = time.monotonic(), 0.0

@@ -4,11 +4,11 @@
 
 Each study has a law of its own (exponents and terms 10 % about Besiroglu et al. 2024), errors of its own size (.1 to
 .5 %, three to seven tenths of the variance shared within a trajectory), and a first grid of 4 sizes x 3 token counts,
-branched off trunks, that is fitted as any table is. That fit alone is the prior of `suggest`, which chooses 12 more runs
-for twice the FLOPs of the first grid; N* is asked at ten times the largest run of the first grid. Two regular grids of
-4 x 3 runs spend the same: `again` is the first grid with sizes and tokens larger by one factor; `box` reaches from the
-smallest size and over all token ratios that `suggest` may choose, as far as the budget pays. Every study is then fitted
-with `analysis.fit`; what is compared are the widths of the logarithms of the 95 % intervals of N*, and how far N* is off.
+branched off trunks, that is fitted as any table is. That fit alone is the prior of `suggest`, which chooses 12 more
+runs for twice the FLOPs of the first grid; N* is asked at ten times the largest run of the first grid. Two grids of
+4 x 3 runs spend the same: `again` is the first grid with sizes and tokens larger by one factor; `box` reaches from
+the smallest size and over all token ratios that `suggest` may choose, as far as the budget pays. Every study is then
+fitted with `analysis.fit`; compared are the widths of the 95 % intervals of log N*, and how far N* is off.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,8 @@ def regular(make: Callable[[float], Candidates], planned: Planned, budget: float
         grid = make(math.exp(log_scale))
         return math.log(cost(planned, grid, range(len(grid))) / budget)
 
-    return make(math.exp(float(brentq(off, math.log(0.05), math.log(50.0))))).runs
+    root: Any = brentq(off, math.log(0.05), math.log(50.0))
+    return make(math.exp(root)).runs
 
 
 def measured(runs: Planned, law: Chinchilla, noise: Noise, rng: np.random.Generator) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def told(found: Fit, target: float, law: Chinchilla) -> tuple[float, float]:
 
 
 def study(seed: int) -> dict[str, tuple[float, float]] | None:
-    """By design: width and error; None where the first grid tells no law, so that nothing could be suggested from it."""
+    """By design: width and error; None where the first grid tells no law, and nothing could be suggested from it."""
     rng = np.random.default_rng([seed, 17])
     law = truth(rng)
     noise = Noise(sd=math.exp(rng.uniform(math.log(0.001), math.log(0.005))), shared=rng.uniform(0.3, 0.7))
