@@ -73,7 +73,7 @@ def suggestion_text(found: Suggestion, shapes: Sequence[str], target: str) -> st
     shrink = found.after / found.before
     return "\n".join(
         [
-            f"{len(found.choices)} runs suggested of {found.candidates} candidates: {found.flops:.3g} of "
+            f"{len(found.choices)} run{'s' * (len(found.choices) > 1)} suggested of {found.candidates} candidates: {found.flops:.3g} of "
             f"{found.budget_flops:.3g} FLOPs; they take the standard error of {name} to {shrink:.2f} of what it is "
             "without them (linearised, averaged over laws of the prior)",
             "",
@@ -90,7 +90,8 @@ def _ends(name: str, ends: tuple[float, float]) -> str:
     if name in ("N*", "D*"):
         digits = max(digits_for(*ends), 2)
         return f"{quantity(ends[0], digits)} to {quantity(ends[1], digits)}"
-    return f"{number(ends[0], ends)} to {number(ends[1], ends)}"
+    low, high = (number(end, ends) if end else "0" for end in ends)
+    return f"{low} to {high}"
 
 
 def _error(name: str, error: float) -> str:

@@ -173,7 +173,9 @@ def _warnings(planned: Planned, rows: list[Expectation], flops: float, untold: f
         found.append(f"{reach:.3g} x beyond the largest run: that the law holds so far is not in these intervals")
     low, high = by_name["N*"].interval
     if high > WIDE * low:
-        found.append(f"N* will be known within a factor of {min(high / low, 1e4):.2g} only")
+        found.append(
+            f"N* will be known within a factor of {f'{high / low:.2g}' if high < 1e4 * low else 'more than 10,000'} only"
+        )
     if resampling_of(planned).kind == "effects" and planned.trajectories < FEW_TRAJECTORIES:
         found.append(f"only {planned.trajectories} trajectories: intervals from so few are approximate")
     return tuple(found)

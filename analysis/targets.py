@@ -40,8 +40,8 @@ def require_interior(law: Law, flops: float) -> None:
     params, tokens = float(best.params), float(best.tokens)
     if LEAST_PARAMS <= params <= MOST_PARAMS and LEAST_PARAMS <= tokens <= MOST_PARAMS:
         return
-    side = "small" if params < tokens else "large"
+    side = "smallest" if params < tokens else "largest"
     raise InputError(
-        f"prior: this law has no interior optimum at {flops:.3g} FLOPs: the most {side} model is always the best; give "
+        f"prior: this law has no interior optimum at {flops:.3g} FLOPs: the {side} model is always the best; give "
         "another law or budget"
     )

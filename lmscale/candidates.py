@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from analysis.table import Table
 
 SIZES, COUNTS = 20, 12  # of each range, in equal ratios
-SMALLER, LARGER = 2.0, 4.0  # how far beyond the planned sizes, counts and ratios of the two, where no range is given
+SMALLER, LARGER = 2.0, 4.0  # how far below and above the planned sizes and counts, where no range is given
+RATIO = 4.0  # and to either side of the planned tokens per parameter
 DIGITS = 3  # of a token count
 
 Range = tuple[float, float]
@@ -62,7 +63,7 @@ def of_study(
     own = {(s.width, s.depth, s.heads) for s in shapes.values()}
     sizes = [*study.sizes, *(s for s in _ladder(_range(planned.params, params), plan[0].shape) if _key(s) not in own)]
     low, high = _range(planned.tokens, tokens)
-    thin, thick = _range(planned.tokens / planned.params, study.tokens_per_param_range or None)
+    thin, thick = _range(planned.tokens / planned.params, study.tokens_per_param_range or None, RATIO)
     # a study that counts in tokens per parameter or in FLOPs is offered as many of these
     counts = _counts(*_range(np.array(study.counts, np.float64), tokens if study.counted_by == "tokens" else None))
     found: list[tuple[Trajectory, Chosen]] = []
@@ -92,7 +93,7 @@ def of_table(table: Table, vocab: int, params: Range | None, tokens: Range | Non
     planned = Planned.of(table)
     like = shape_of(Size(width=16), vocab=vocab)
     low, high = _range(planned.tokens, tokens)
-    thin, thick = _range(planned.tokens / planned.params, None)
+    thin, thick = _range(planned.tokens / planned.params, None, RATIO)
     found = [
         (shape_of(size, vocab=vocab).params, count, Chosen(size=size, count=count))
         for size in _ladder(_range(planned.params, params), like)
@@ -151,10 +152,10 @@ def _runs(trajectories: Sequence[Trajectory], numbers: dict[str, int]) -> tuple[
     return runs, columns[4]
 
 
-def _range(values: np.ndarray, given: Sequence[float] | None) -> Range:
+def _range(values: np.ndarray, given: Sequence[float] | None, smaller: float = SMALLER) -> Range:
     if given:
         return float(given[0]), float(given[1])
-    return float(values.min()) / SMALLER, float(values.max()) * LARGER
+    return float(values.min()) / smaller, float(values.max()) * LARGER
 
 
 def _ladder(ends: Range, like: Shape) -> list[Size]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lmscale.candidates import Options
 
 TARGET = 10.0  # times the largest run: the budget asked, where neither --flops nor the study names one
-DEFAULT_PRIOR = "besiroglu"
+DEFAULT_PRIOR, LAW = "besiroglu", "chinchilla"
 DEFAULT_VOCAB = 256  # bytes, where a table has no vocab column
 FORMATS = (".png", ".svg")
 
@@ -52,6 +52,8 @@ def suggestion_asked(args: argparse.Namespace) -> Asked | None:
         raise InputError(f"target: {args.target!r} is unknown; choose params or loss")
     if args.write is not None and args.write.suffix != ".py":
         raise InputError(f"write: {str(args.write)!r} is no name of a study's file; end it in .py")
+    if args.write is not None and args.write.exists():
+        raise InputError(f"write: {str(args.write)!r} is there already; choose another name, or remove it")
     return Asked(
         runs=runs,
         budget=positive("budget", args.budget, such_as="1e18"),
@@ -154,11 +156,14 @@ def _prior(args: argparse.Namespace, assembly: Assembly | None, table: Table | N
         return priors.with_noise(_fitted(args, args.runs), sd=sd, shared=share)
     if any("=" in word for word in words):
         values = {name: number("prior", text) for name, text in pairs("prior", words).items()}
-        return priors.constants(values, noise, law=args.law, spread=spread)
+        return priors.constants(values, noise, law=args.law or LAW, spread=spread)
     if len(words) > 1:
         raise InputError(f"prior: {' '.join(words)!r} are several; give one name, one table, or NAME=VALUE words")
     if words[0] in priors.PUBLISHED:
-        return priors.published(words[0], noise, spread)
+        found = priors.published(words[0], noise, spread)
+        if args.law not in (None, found.law.name):
+            raise InputError(f"law: {args.law!r} is not that of the prior {words[0]}, {found.law.name}; leave law out")
+        return found
     try:
         find(words[0], args.out)
     except InputError:
@@ -174,4 +179,4 @@ def _fitted(args: argparse.Namespace, runs: str) -> Prior:
 
     bootstrap, seed = resamples(args)
     table = table_asked(args) if runs == args.runs else read(find(runs, args.out))
-    return fitted(fit(table, args.law, bootstrap=bootstrap, seed=seed), source=runs)
+    return fitted(fit(table, args.law or LAW, bootstrap=bootstrap, seed=seed), source=runs)

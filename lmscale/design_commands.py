@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     text = """what is believed of the law: besiroglu, hoffmann, muennighoff, kaplan, constants such as L0=1.8 A=480
     B=2100 alpha=0.35 beta=0.37, or a table of runs (default: own results where they tell a law, else besiroglu)"""
     group.add_argument("--prior", nargs="+", metavar="PRIOR", help=text)
-    group.add_argument("--law", default="chinchilla", metavar="NAME", help="of constants, and fitted to a table")
+    group.add_argument("--law", metavar="NAME", help="of constants, and fitted to a table (default chinchilla)")
     group.add_argument("--flops", metavar="C", help="budget at which N* is asked (default 10 x the largest run)")
     group.add_argument("--spread", metavar="S", help="uncertainty of a prior without intervals, relative (default 0.1)")
     text = "sd of the relative error of a run's loss (default: as the table tells, else 0.005)"
