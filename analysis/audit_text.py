@@ -71,9 +71,10 @@ def suggestion_text(found: Suggestion, shapes: Sequence[str], target: str) -> st
     ]  # fmt: skip
     head = ("run", "layers x width", "parameters", "tokens", "D/N", "FLOPs", f"std. error of {name}")
     shrink = found.after / found.before
+    runs = "1 run" if len(found.choices) == 1 else f"{len(found.choices)} runs"
     return "\n".join(
         [
-            f"{len(found.choices)} run{'s' * (len(found.choices) > 1)} suggested of {found.candidates} candidates: {found.flops:.3g} of "
+            f"{runs} suggested of {found.candidates} candidates: {found.flops:.3g} of "
             f"{found.budget_flops:.3g} FLOPs; they take the standard error of {name} to {shrink:.2f} of what it is "
             "without them (linearised, averaged over laws of the prior)",
             "",

@@ -29,6 +29,7 @@ BOUNDED = ("L0", "alpha", "beta", "a")  # not below zero
 MOST = {"a": 1.0}
 FEW = 0.025  # of the simulated studies
 FAR = 10.5  # times the largest run
+MOST_SAID = 1e4
 WIDE = 2.0  # high end of an interval of N* over its low end
 FEW_TRAJECTORIES = 10  # as analysis.verdict warns
 

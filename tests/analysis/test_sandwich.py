@@ -1,4 +1,4 @@
-"""Covariances of clustered Huber estimators against their limits and a simulation; the Huber factor against the book."""
+"""Covariances of clustered Huber estimators against their limits and a simulation; the factor against the book."""
 
 import math
 
@@ -42,9 +42,7 @@ def test_of_independent_least_squares_it_is_the_textbook():
     assert found == pytest.approx(0.01 * np.linalg.inv(jacobian.T @ jacobian), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"sd": 0.0}, {"sd": math.nan}, {"sd": 0.1, "shared": 1.5}, {"sd": 0.1, "shared": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"sd": 0.0}, {"sd": math.nan}, {"sd": 0.1, "shared": 1.5}])
 def test_no_noise_is_refused(wrong):
-    with pytest.raises(InputError, match="residual_sd|shared"):
+    with pytest.raises(InputError, match=r"^(residual_sd|shared): "):
         Noise(**wrong)

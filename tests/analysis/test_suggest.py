@@ -73,7 +73,7 @@ def test_the_choice_is_that_of_trying_all(first, prior, budget):
     tried = [search.value(three) for three in combinations(range(16), 3) if cost(first, candidates, three) <= budget]
     assert 2 * np.log(found.after) <= min(tried) + 0.05
     assert found.flops <= budget
-    assert found.flops == pytest.approx(cost(first, candidates, found.indices))
+    assert found.flops == pytest.approx(cost(first, candidates, found.indices.tolist()))
 
 
 def test_suggested_runs_tell_more_than_a_regular_grid_of_their_cost(first, prior):
@@ -105,9 +105,7 @@ def test_what_cannot_be_suggested(first, prior):
     candidates = branched(np.array([1e9]), np.array([10.0, 20.0]), 4)
     with pytest.raises(InputError, match="suggest: 0 runs are none"):
         suggest(first, candidates, prior, flops=1e23, runs=0, budget_flops=1e22)
-    with pytest.raises(
-        InputError, match=r"budget: 1e\+15 FLOPs pay for none of the 2 candidates; the cheapest takes 6e"
-    ):
+    with pytest.raises(InputError, match=r"budget: 1e\+15 FLOPs pay for none of the 2 candidates; the cheapest"):
         suggest(first, candidates, prior, flops=1e23, runs=1, budget_flops=1e15)
     own = Candidates(runs=first, own_flops=np.ones(len(first)))
     with pytest.raises(InputError, match="every candidate is planned already"):

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from analysis.coverage import DESIGNS, QUANTITIES, SHARED, Design, simulate, study
+from analysis.coverage import DESIGNS, QUANTITIES, SHARED, Design, losses, simulate, study
 from analysis.expected import Expected, expected
 from analysis.fit import fit
 from analysis.form import Runs
@@ -54,24 +54,22 @@ def simulated(design: Design, noise: float, budget: float, seeds: range) -> tupl
     """Standard deviations over studies of the best optimum of all starts; and how far N* of the first few is from that
     of `analysis.fit`, whose starts are those of the study itself (the largest difference of the logarithm).
     """
-    tables = [simulate(design, noise, seed)[0] for seed in seeds]
-    runs = Runs(
-        params=tables[0].params, tokens=tables[0].tokens, loss_nats=design.law.predict(design.params, design.tokens)
-    )
+    loss = design.law.predict(design.params, design.tokens)
+    runs = Runs(params=design.params, tokens=design.tokens, loss_nats=loss)
     form = ChinchillaForm.of(runs)
     model, starts = form.model(runs), form.starts(runs)
-    best, lowest = np.empty((len(tables), len(form.names))), np.full(len(tables), np.inf)
-    targets = np.log(np.array([table.loss_nats for table in tables]))
+    best, lowest = np.empty((len(seeds), len(form.names))), np.full(len(seeds), np.inf)
+    targets = np.log(np.array([losses(design, noise, seed)[0] for seed in seeds]))
     for start in starts:
-        begin = np.repeat(start[None], len(tables), axis=0)
+        begin = np.repeat(start[None], len(seeds), axis=0)
         found = minimise(model, targets, np.ones((1, len(runs.params))), begin, form.lower, form.upper, loss=Loss())
         better = found.objective < lowest
         best[better], lowest = found.theta[better], np.minimum(lowest, found.objective)
     law = form.law(best)
     told = quantities(law, budget)
     apart = [
-        abs(float(quantities(fit(table, bootstrap=0).law, budget)["N*"]) - float(told["N*"][i, 0]))
-        for i, table in enumerate(tables[:CHECKED])
+        abs(float(quantities(fit(simulate(design, noise, seed)[0], bootstrap=0).law, budget)["N*"] - told["N*"][i, 0]))
+        for i, seed in enumerate(seeds[:CHECKED])
     ]
     return {name: float(np.std(told[name])) for name in ASKED}, max(apart)
 
