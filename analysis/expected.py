@@ -174,9 +174,8 @@ def _warnings(planned: Planned, rows: list[Expectation], flops: float, untold: f
         found.append(f"{reach:.3g} x beyond the largest run: that the law holds so far is not in these intervals")
     low, high = by_name["N*"].interval
     if high > WIDE * low:
-        found.append(
-            f"N* will be known within a factor of {f'{high / low:.2g}' if high < 1e4 * low else 'more than 10,000'} only"
-        )
+        factor = f"{high / low:.2g}" if high < MOST_SAID * low else f"more than {MOST_SAID:,.0f}"
+        found.append(f"N* will be known within a factor of {factor} only")
     if resampling_of(planned).kind == "effects" and planned.trajectories < FEW_TRAJECTORIES:
         found.append(f"only {planned.trajectories} trajectories: intervals from so few are approximate")
     return tuple(found)
