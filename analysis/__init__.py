@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.curves import read_curves as read_curves
     from analysis.envelope import envelope as envelope
     from analysis.errors import InputError as InputError
+    from analysis.expected import expected as expected
     from analysis.fit import Fit as Fit
     from analysis.fit import fit as fit
     from analysis.groups import fit_groups as fit_groups
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from analysis.rivals import Interaction as Interaction
     from analysis.rivals import Kaplan as Kaplan
     from analysis.rivals import Repeats as Repeats
+    from analysis.suggest import suggest as suggest
     from analysis.table import Table as Table
     from analysis.table import from_frame as from_frame
     from analysis.table import read as read
@@ -53,6 +55,7 @@ _HOME = {
     "backtest": "backtest",
     "compare": "approaches",
     "envelope": "envelope",
+    "expected": "expected",
     "fit": "fit",
     "fit_groups": "groups",
     "from_frame": "table",
@@ -63,6 +66,7 @@ _HOME = {
     "read_curves": "curves",
     "reproduce": "reproduce",
     "rolling": "backtest",
+    "suggest": "suggest",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

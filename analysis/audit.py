@@ -1,22 +1,23 @@
 """What a design can tell: the interval of N* to expect from a grid of runs, before or after spending it.
 
-Linearised: the covariance of an M-estimator at a given law, sd and design (Huber 1981, Sec. 7.6), carried to log N*
-by the delta method. Errors are taken as independent and normal, so a design of few trajectories tells less than this.
+Linearised: the covariance of an M-estimator at a given law, noise and design (Huber 1981, Sec. 7.6), carried to log N*
+by the delta method. Errors are normal, and may run together within trajectories; analysis.expected simulates instead.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from analysis.errors import InputError
 from analysis.form import Runs
 from analysis.forms import form_of
 from analysis.identify import require_identifiable
 from analysis.laws import Array, Law, flops_6nd
+from analysis.sandwich import Noise, covariance
+from analysis.targets import slopes
 
 NORMAL_975 = 1.959964  # 97.5 % point of the standard normal distribution
-STEP = 1e-5  # of the central difference of log N* in theta, whose entries are of order one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +38,34 @@ class Audit:
         return math.exp(min(2 * NORMAL_975 * self.sd_log_params, 690.0))
 
 
-def audit(params: Array, tokens: Array, law: Law, *, residual_sd: float, flops: float, delta: float = 1e-3) -> Audit:
+def audit(
+    params: Array,
+    tokens: Array,
+    law: Law,
+    *,
+    residual_sd: float,
+    flops: float,
+    delta: float = 1e-3,
+    trajectory: NDArray[np.int64] | None = None,
+    shared: float = 0.0,
+) -> Audit:
     """Expected interval of N* at `flops` if runs (params, tokens) [n] with relative error `residual_sd` are fitted.
 
+    trajectory [n] numbers those that err together, in `shared` of the variance; None: each run errs by itself.
     Raises InputError for a design from which no law can be told, and for a residual_sd that is not positive.
     """
-    if not (math.isfinite(residual_sd) and residual_sd > 0):
-        raise InputError(f"residual_sd: {residual_sd} is no relative error; give a positive number such as 0.005")
+    noise = Noise(sd=residual_sd, shared=0.0 if trajectory is None else shared)
     require_identifiable(params, tokens, free=len(form_of(law.name).names))
     jacobian, slope = sensitivities(params, tokens, law, flops)
-    covariance = residual_sd**2 * _huber_factor(delta / residual_sd) * np.linalg.pinv(jacobian.T @ jacobian)
+    numbers = np.arange(len(params)) if trajectory is None else trajectory
+    spread = covariance(jacobian, numbers, noise, delta)
     compute = flops_6nd(params, tokens)
     return Audit(
         flops=float(flops),
         runs=len(params),
         largest_flops=float(compute.max()),
         total_flops=float(compute.sum()),
-        sd_log_params=float(np.sqrt(slope @ covariance @ slope)),
+        sd_log_params=float(np.sqrt(slope @ spread @ slope)),
     )
 
 
@@ -66,23 +78,10 @@ def sensitivities(params: Array, tokens: Array, law: Law, flops: float) -> tuple
     runs = Runs(params=params, tokens=tokens, loss_nats=law.predict(params, tokens))
     form = form_of(law.name).of(runs)
     theta = form.theta(law)
-    slope = np.empty(len(theta))
-    for k in range(len(theta)):
-        step = np.zeros(len(theta))
-        step[k] = STEP
-        high, low = (float(np.log(form.law(theta + sign * step).optimum(flops).params)) for sign in (1, -1))
-        slope[k] = (high - low) / (2 * STEP)
-    return form.model(runs).jacobian(theta)[1], slope
+    return form.model(runs).jacobian(theta)[1], slopes(form, theta[None], flops)["N*"][0]
 
 
 def larger(params: Array, tokens: Array, *, times_flops: float) -> tuple[Array, Array]:
     """The design once more with sizes and token counts both sqrt(times_flops) larger, added to itself."""
     scale = math.sqrt(times_flops)
     return np.concatenate([params, scale * params]), np.concatenate([tokens, scale * tokens])
-
-
-def _huber_factor(k: float) -> float:
-    """Variance of the Huber estimator over that of least squares, normal errors, corner at k standard deviations."""
-    inside = math.erf(k / math.sqrt(2))
-    density = math.exp(-0.5 * k * k) / math.sqrt(2 * math.pi)
-    return (inside - 2 * k * density + k * k * (1 - inside)) / (inside * inside)

@@ -88,16 +88,22 @@ DESIGNS: Mapping[str, Design] = {
 
 def simulate(design: Design, noise: float, seed: int) -> tuple[Table, float]:
     """A study whose log losses err by `noise` in all, and the log error of a new run on a trajectory of its own."""
+    loss, new = losses(design, noise, seed)
+    frame = pd.DataFrame({"params": design.params, "tokens": design.tokens, "loss_nats": loss})
+    if design.trajectory is not None:
+        frame["trajectory"] = [f"t{t}" for t in design.trajectory]
+    return from_frame(frame), new
+
+
+def losses(design: Design, noise: float, seed: int) -> tuple[Array, float]:
+    """The losses [n] of that study, and the error of the new run."""
     rng = np.random.default_rng([seed, round(noise * 1e6), *design.name.encode()])
     error = rng.normal(size=len(design.params))
     if design.trajectory is not None:
         shared = rng.normal(size=int(design.trajectory.max()) + 1)[design.trajectory]
         error = math.sqrt(SHARED) * shared + math.sqrt(1 - SHARED) * error
     loss = design.law.predict(design.params, design.tokens) * np.exp(noise * error)
-    frame = pd.DataFrame({"params": design.params, "tokens": design.tokens, "loss_nats": loss})
-    if design.trajectory is not None:
-        frame["trajectory"] = [f"t{t}" for t in design.trajectory]
-    return from_frame(frame), noise * float(rng.normal())
+    return loss, noise * float(rng.normal())
 
 
 def study(design: Design, noise: float, seed: int, *, bootstrap: int) -> tuple[list[bool], list[float]]:

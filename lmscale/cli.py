@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands, model_commands, text_commands
+from lmscale import (
+    FAILURE,
+    INTERRUPTED,
+    USER_ERROR,
+    __version__,
+    answer,
+    commands,
+    design_commands,
+    model_commands,
+    text_commands,
+)
 from lmscale.asked import Place
 
 
@@ -144,6 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
     answer.add_parsers(subparsers)
+    design_commands.add_parser(subparsers)
     return parser
 
 

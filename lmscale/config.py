@@ -116,6 +116,25 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A size of a study on one of its counts (tokens, tokens per parameter, or FLOPs: as the study gives them)."""
+
+    WORDS: ClassVar[str] = "a size and a count such as 64x2:1e6"
+
+    size: Size
+    count: float
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Raises ValueError if the text is not a size, a colon and a number."""
+        size, _, count = text.partition(":")
+        return cls(size=Size.from_text(size), count=float(count))
+
+    def __post_init__(self) -> None:
+        normalise(self, "chosen.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model of any size is trained; rules follow the size, so that a whole grid shares one recipe."""
 
@@ -356,6 +375,7 @@ class Study:
     flops_budgets: tuple[float, ...] = ()  # or budgets C = 6 N D
     tokens_per_param_range: tuple[float, ...] = ()  # lowest and highest D / N: leave out cells of the grid beyond them
     flops_max: float | None = None  # leave out cells of the grid with 6 N D above this
+    only: tuple[Chosen, ...] = ()  # cells of the grid that are trained, such as 64x2:1e6; none: all of them
     allow_collinear: bool = False  # sweep a grid from which no law can be told
     target_flops: float | None = (
         None  # C of the N* that the runs are ordered to tell soonest; none: 10 x the largest run
@@ -508,6 +528,15 @@ class Study:
         values = self.counts
         check(all(value > 0 for value in values), self.counted_by, values, "must all be positive")
         check(len(set(values)) == len(values), self.counted_by, values, "must not name a count twice")
+        for cell in self.only:
+            check(cell.size in self.sizes, "only", str(cell.size), "is none of the study's sizes; name it in sizes")
+            check(
+                cell.count in values,
+                "only",
+                cell.count,
+                f"is none of {self.counted_by}; name it there, or leave it out",
+            )
+        check(len(set(self.only)) == len(self.only), "only", self.only, "must not name a cell twice")
         ends = self.tokens_per_param_range
         check(
             not ends or (len(ends) == 2 and 0 < ends[0] <= ends[1]),

@@ -14,7 +14,7 @@ import numpy as np
 from analysis.errors import InputError
 from analysis.identify import require_identifiable
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, Chinchilla
-from lmscale.config import Study
+from lmscale.config import Size, Study
 from lmscale.shapes import Shape
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class Cell:
 def cells(study: Study, shape: Shape) -> list[Cell]:
     """The cells of one size that its study does not leave out, shortest first. N counts embeddings, C is 6 N D."""
     found = []
+    chosen = {cell.count for cell in study.only if comes_to(cell.size, shape)}
     for asked in sorted(study.counts):
+        if study.only and asked not in chosen:
+            continue
         match study.counted_by:
             case "tokens":
                 cell = Cell(asked=asked, tokens=asked)
@@ -48,6 +51,12 @@ def cells(study: Study, shape: Shape) -> list[Cell]:
         if study.flops_max is None or shape.flops_6nd(cell.tokens) <= study.flops_max:
             found.append(cell)
     return found
+
+
+def comes_to(size: Size, shape: Shape) -> bool:
+    """Whether a size, as a study says it, comes to this shape; among the sizes of one study one does."""
+    usual = round(shape.usual_depth(size.width)), shape.usual_heads(size.width)
+    return (size.width, size.depth or usual[0], size.heads or usual[1]) == (shape.width, shape.depth, shape.heads)
 
 
 def require_law(study: Study, plan: Sequence[Trajectory]) -> None:

@@ -308,6 +308,8 @@ def _check_unrepeated(study: Study, text: Text, longest: int) -> None:
 
 def _emptied(study: Study) -> tuple[str, object, str]:
     """The field that has left out every cell, its value, and what to do."""
+    if study.only:
+        return "only", study.only, "names no cell that the other fields leave; name others"
     if study.flops_max is None:
         return "tokens_per_param_range", study.tokens_per_param_range, "leaves out every cell of the grid; widen it"
     return "flops_max", study.flops_max, "leaves out every cell of the grid; raise it"

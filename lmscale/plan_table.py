@@ -121,6 +121,8 @@ def left_out(study: Study, runs: int) -> list[str]:
     limits = [] if study.flops_max is None else [f"flops_max = {study.flops_max:.2g} (as 6ND)"]
     if ends := study.tokens_per_param_range:
         limits.append(f"tokens_per_param_range = {ends[0]:g} to {ends[1]:g}")
+    if study.only:
+        limits.append("only")
     return [f"{missing} cells of the grid are left out by {' and '.join(limits)}"] * bool(missing)
 
 

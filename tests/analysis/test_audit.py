@@ -1,4 +1,4 @@
-"""The expected interval against a simulation, and the efficiency of the Huber estimator against its known limits."""
+"""The expected interval against a simulation."""
 
 import math
 
@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from analysis import InputError, audit, fit
-from analysis.audit import _huber_factor, larger
+from analysis.audit import larger
 from analysis.uncertainty import residual_sd
-
-
-def test_huber_factor_has_its_limits():
-    assert _huber_factor(1e-6) == pytest.approx(math.pi / 2, rel=1e-4)  # the median's variance over the mean's
-    assert _huber_factor(8.0) == pytest.approx(1.0, rel=1e-6)
-    assert _huber_factor(1.345) == pytest.approx(1 / 0.95, rel=1e-3)  # Huber 1964: 95 % efficiency
 
 
 def test_expected_width_is_what_a_simulation_shows(branched, planted):
