@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from analysis.errors import InputError
 from analysis.fit import Fit
+from analysis.golden import crossing, sectioned
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, MOST_LOG, Array, Law
 from analysis.uncertainty import interval
 
 POINTS = 9  # losses over the range that both fits reach
-HALVINGS = 60  # of a bracket of log compute: 600 e-folds become 1e-15
 OPEN = 1e30  # a ratio of computes beyond which a resample never reaches the loss: no end to speak of
 
 
@@ -117,19 +118,21 @@ def multiplier(
     )
 
 
-def compute_for(law: Law, losses: Array) -> Array:
+def compute_for(law: Law, losses: Array, unique_tokens: ArrayLike | None = None) -> Array:
     """The least FLOPs (6ND) whose optimum has each loss [n], [R, n] for resamples; infinite where no compute has it.
 
     By bisection, so of any law whose best loss falls with compute.
     """
-    floor = law.optimum(FLOPS_PER_PARAM_TOKEN * np.exp(np.full(losses.shape, MOST_LOG)))
+    floor = law.optimum(FLOPS_PER_PARAM_TOKEN * np.exp(np.full(losses.shape, MOST_LOG)), unique_tokens)
     never = floor.loss_nats >= losses
-    low, high = np.zeros(never.shape), np.full(never.shape, MOST_LOG)
-    for _ in range(HALVINGS):
-        middle = 0.5 * (low + high)
-        above = law.optimum(FLOPS_PER_PARAM_TOKEN * np.exp(middle)).loss_nats > losses
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.where(never, np.inf, FLOPS_PER_PARAM_TOKEN * np.exp(0.5 * (low + high)))
+
+    def above(log_product: Array) -> Array:
+        return law.optimum(FLOPS_PER_PARAM_TOKEN * np.exp(log_product), unique_tokens).loss_nats > losses
+
+    # With limited text every optimum is a search of its own: many at once, few times.
+    step = crossing if unique_tokens is None else sectioned
+    found = step(above, np.zeros(never.shape), np.full(never.shape, MOST_LOG))
+    return np.where(never, np.inf, FLOPS_PER_PARAM_TOKEN * np.exp(found))
 
 
 def reached_by_both(first: Fit, second: Fit) -> tuple[float, float] | None:
