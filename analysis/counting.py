@@ -44,7 +44,7 @@ class Counting:
     flops: Flops = "6nd"
 
     def __str__(self) -> str:
-        return f"{'all params' if self.params == 'all' else 'no embeddings'}, {'6ND' if self.flops == '6nd' else 'exact'}"
+        return f"{'all params' if self.params == 'all' else 'no embed.'}, {'6ND' if self.flops == '6nd' else 'exact'}"
 
 
 COUNTINGS = tuple(Counting(params=p, flops=f) for p, f in product(("all", "matrices"), ("6nd", "exact")))

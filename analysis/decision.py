@@ -57,11 +57,13 @@ def decide(
     rows = optimal(fit, budgets, unique_tokens=unique_tokens)
     near = near_best(fit, budgets, within_nats=within_nats, unique_tokens=unique_tokens)
     otherwise = counted(fit, curves, budgets, seed=fit.seed)
+    approaches = compare(fit, curves, budgets, bootstrap=fit.bootstrap, seed=fit.seed)
     warnings = [
         *row_warnings(rows, fit.samples is not None),
         *(() if today is None else stock_warnings(fit.table, rows, today)),
         *otherwise.warnings,
         *fit.warnings,
+        *(f"{a.method}: {line}" for a in approaches.answers if a.method != "parametric" for line in a.warnings),
     ]
     return Decision(
         fit=fit,
@@ -69,7 +71,7 @@ def decide(
         near=near,
         served=() if served_tokens is None else served(fit, budgets, served_tokens),
         limited=() if unique_tokens is None else limited(fit, budgets, unique_tokens),
-        approaches=compare(fit, curves, budgets, bootstrap=fit.bootstrap, seed=fit.seed),
+        approaches=approaches,
         counted=otherwise,
         warnings=tuple(warnings),
     )

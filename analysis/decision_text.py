@@ -1,6 +1,7 @@
 """A decision as a table that a person reads in one look: a column a budget, warnings last."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from analysis.counting import CountedAnswer
@@ -8,16 +9,18 @@ from analysis.decision import Decision
 from analysis.near_best import NearBest
 from analysis.summary import columns, digits_for, honesty_lines, quantity, warning_lines
 
-LEFT = 14  # characters of the names of the rows
+LEFT = 16  # characters of the names of the rows
 NARROWEST = 16  # of a column; as many budgets stand side by side as the width allows
 
 Interval = tuple[float, float] | None
 
 
-def decision_text(decision: Decision, extra: Sequence[Mapping[str, str]] = (), *, width: int = 100) -> str:
+def decision_text(
+    decision: Decision, extra: Sequence[Mapping[str, str]] = (), *, width: int = 100, notes: Sequence[str] = ()
+) -> str:
     """The table, then the approaches and countings that differ, then warnings and how far to trust them.
 
-    extra: of each budget, further named rows (a shape, a cost), the same names for each. width: of the screen.
+    extra: of each budget, further named rows (a shape, a cost). notes: on them. width: of the screen, in characters.
     """
     fit = decision.fit
     blocks = [_block(decision, i, extra[i] if extra else {}) for i in range(len(decision.rows))]
@@ -27,9 +30,16 @@ def decision_text(decision: Decision, extra: Sequence[Mapping[str, str]] = (), *
     for first in range(0, len(blocks), beside):
         lines += _side_by_side(blocks[first : first + beside], column)
         lines.append("")
-    lines += _notes(decision)
+    lines += [part for note in (*_notes(decision), *notes) for part in wrapped(note, width)]
     lines += counting_lines(decision, width)
-    return "\n".join([*lines, *warning_lines(decision.warnings), *honesty_lines(fit)])
+    lines += [part for line in honesty_lines(fit) for part in wrapped(line, width)]
+    lines += [part for line in warning_lines(decision.warnings) for part in wrapped(line, width)]
+    return "\n".join(lines)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A sentence in lines of the screen's width."""
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
 def _notes(decision: Decision) -> list[str]:
@@ -38,12 +48,10 @@ def _notes(decision: Decision) -> list[str]:
     if any(row.extrapolation > 1.001 for row in decision.rows):
         lines.append(f"Beyond the largest run fitted ({fit.flops_max:.2e} FLOPs) these are extrapolations.")
     if fit.samples is not None:
-        lines.append(f"Brackets: 95 % intervals, {fit.bootstrap} resamples,")
-        lines.append(f"{fit.resampling}.")
-    lines.append(f"As good: sizes within {near.within_nats:g} nats of the best. Waste: FLOPs beyond those with which the")
-    lines.append("best size reaches the same loss" + (
-        "; at N*, not exceeded in 95 % of the resamples." if near.likely_wasted is not None else "."
-    ))  # fmt: skip
+        lines.append(f"Brackets: 95 % intervals, {fit.bootstrap} resamples, {fit.resampling}.")
+    waste = "Waste: FLOPs beyond those with which the best size reaches the same loss"
+    likely = "; at N*, not exceeded in 95 % of the resamples." if near.likely_wasted is not None else "."
+    lines.append(f"As good: sizes within {near.within_nats:g} nats of the best. {waste}{likely}")
     return lines
 
 
@@ -53,25 +61,26 @@ def counting_lines(decision: Decision, width: int = 100) -> list[str]:
     here = [answer for answer in decision.counted.answers if answer.row.flops == budget]
     if len(here) < 2:
         return []
-    narrow = width < 100
-    cells = [_counted(answer, narrow) for answer in here]
+    head = ("approach", "counted", "N*", "D*", "loss" if width < 100 else "loss (nats)", "a (N* ~ C^a)")
+    kept = len(head) if width >= 110 else len(head) - 1
     lines = ["", f"At {budget:.2e} FLOPs by approach and by what is counted (N* in all parameters):", ""]
-    lines += columns(("approach", "counted", "a", "N*", "D*", "loss (nats)"), cells)
+    lines += columns(head[:kept], [_counted(answer, width < 100)[:kept] for answer in here])
     missing = sorted({name.rpartition(", ")[2] for name, _ in decision.approaches.refused})
     if missing:
-        lines.append(f"This table has no answer by {' and '.join(missing)}; the command of that name says why.")
-    return [*lines, *(f"{line}" for line in decision.approaches.disagreements)]
+        told = f"This table has no answer by {' and '.join(missing)} in 6ND; the command of that name says why."
+        lines += wrapped(told, width)
+    return [*lines, *(part for line in decision.approaches.disagreements for part in wrapped(line, width))]
 
 
 def _counted(answer: CountedAnswer, narrow: bool) -> tuple[str, ...]:
     row = answer.row
-    loss = loss_cell(row.loss_nats, None if narrow else row.loss_interval)
-    a = f"{answer.a:.2f}" + ("" if narrow or answer.a_interval is None else span(answer.a_interval, "{:.2f}"))
     n, d = (
         quantity_cell(value, ends, " ")
         for value, ends in ((answer.params_all, answer.params_all_interval), (row.tokens, row.tokens_interval))
     )
-    return answer.method, str(answer.counting), a, n, d, loss
+    loss = loss_cell(row.loss_nats, row.loss_interval)
+    a = f"{answer.a:.2f}" + ("" if answer.a_interval is None else f" [{answer.a_interval[0]:.2f}, {answer.a_interval[1]:.2f}]")
+    return answer.method, str(answer.counting), n, d, loss.partition(" ")[0] if narrow else loss, a
 
 
 def _block(decision: Decision, i: int, extra: Mapping[str, str]) -> dict[str, str]:
@@ -141,10 +150,6 @@ def loss_cell(value: float, ends: Interval) -> str:
         return f"{value:.4g}"
     places = min(max(1 - math.floor(math.log10(max(ends[1] - ends[0], 1e-4))), 2), 4)
     return f"{value:.{places}f} [{ends[0]:.{places}f}, {ends[1]:.{places}f}]"
-
-
-def span(ends: tuple[float, float], form: str) -> str:
-    return f" [{form.format(ends[0])}, {form.format(ends[1])}]"
 
 
 def _percent(share: float) -> str:
