@@ -37,7 +37,7 @@ LOSSES: Mapping[str, Mapping[str, Any]] = {
     "squares": {"loss": "mse"},
     "absolute": {"loss": "lad"},
 }
-EXCLUSIONS = ("no run", "smallest size", "lowest fifth of compute", "highest twentieth of loss")
+EXCLUSIONS = ("no run", "smallest size", "lowest compute (1/5)", "highest losses (1/20)")
 LAWS = ("chinchilla", "equal", "coupled", "kaplan", "interaction")
 FACTORS = ("law", "loss", "left out", "params", "flops")
 PROFILES = "isoflop"  # approach 2 stands among the laws; it has no loss to choose
@@ -151,10 +151,10 @@ def kept(table: Table, left_out: str) -> Table:
     match left_out:
         case "smallest size":
             return table.keep(table.params > table.params.min() * 1.01)
-        case "lowest fifth of compute":
+        case "lowest compute (1/5)":
             compute = table.flops_6nd
             return table.keep(compute > np.quantile(compute, 0.2))
-        case "highest twentieth of loss":
+        case "highest losses (1/20)":
             count = max(1, round(len(table) / 20))
             return table.keep(table.loss_nats < np.sort(table.loss_nats)[-count])
     return table

@@ -5,8 +5,6 @@ from analysis.multiverse import Multiverse
 from analysis.multiverse_plots import NAMES
 from analysis.summary import columns, quantity, table_lines, warning_lines
 
-MOST_REASONS = 4
-
 
 def multiverse_text(found: Multiverse, *, width: int = 100) -> str:
     """The spread, then N* by choice, then what has no answer."""
@@ -35,7 +33,7 @@ def multiverse_text(found: Multiverse, *, width: int = 100) -> str:
         least, median, greatest = (quantity(v) for v in choice.params)
         rows.append((factor, label, str(choice.answers), median, f"{least} to {greatest}", share))
     if rows:
-        lines += columns(("choice of", "", "answers", "median N*", "range", "of the spread"), rows)
+        lines += columns(("choice of", "", "answers", "median N*", "range", "share"), rows)
         lines.append("")
     if found.params_interval is not None:
         ends = " to ".join(quantity(end) for end in found.params_interval)
@@ -44,15 +42,14 @@ def multiverse_text(found: Multiverse, *, width: int = 100) -> str:
         lines += wrapped(said, width)
     else:
         lines.append("The default has no interval.")
+    if rows:
+        lines += wrapped("Share: of the variance of log N* that a choice explains by itself.", width)
     lines += wrapped("The spread is no interval: it says what choices move N*, not what noise does.", width)
     warnings = [f"N* differs by a factor of {high / low:.3g} between choices"] if high > 2 * low else []
     if default is None:
         warnings.append(f"the default has no answer: {found.fit.reason or 'see below'}")
-    reasons: dict[str, int] = {}
-    for universe in found.refused:
-        name = f"{universe.law}: {universe.reason.partition('; ')[0]}"
-        reasons[name] = reasons.get(name, 0) + 1
-    for name, count in sorted(reasons.items(), key=lambda pair: -pair[1])[:MOST_REASONS]:
-        warnings.append(f"{count} combinations have no answer: {name}")
+    for law in dict.fromkeys(universe.law for universe in found.refused):
+        reasons = [universe.reason.partition("; ")[0] for universe in found.refused if universe.law == law]
+        warnings.append(f"{len(reasons)} combinations have no answer by {law}: {reasons[0]}")
     lines += [part for line in warning_lines([*warnings, *found.fit.warnings]) for part in wrapped(line, width)]
     return "\n".join(lines)
