@@ -117,10 +117,14 @@ def counted(fit: Fit, curves: Curves | None, flops: Sequence[float], *, seed: in
 def without_embeddings(table: Table) -> Table:
     """The table with N the parameters outside embeddings. Raises InputError where it does not know them."""
     if "params_embedding" not in table.frame:
-        raise InputError("params_embedding: the table has no such column; name it with --columns params_embedding=COLUMN")
+        raise InputError(
+            "params_embedding: the table has no such column; name it with --columns params_embedding=COLUMN"
+        )
     matrices = table.params - numbers(table.frame, "params_embedding")
     if not np.all(np.isfinite(matrices) & (matrices >= 1)):
-        raise InputError("params_embedding: a run has no parameters beside its embeddings, or no number of them; mend it")
+        raise InputError(
+            "params_embedding: a run has no parameters beside its embeddings, or no number of them; mend it"
+        )
     return replace(table, frame=table.frame.assign(params=matrices))
 
 
@@ -238,7 +242,9 @@ def _profiles(
             refused.append((f"{counting}, {method}", str(error)))
             continue
         drawn = None if profile.samples is None else profile.samples.optimum(at)
-        rows = optimal_rows(method, profile.frontier.optimum(at), drawn, profile.flops_max, float(profile.points[0].min()))
+        rows = optimal_rows(
+            method, profile.frontier.optimum(at), drawn, profile.flops_max, float(profile.points[0].min())
+        )
         if method == "isoflop" and profile.points.shape[1] < LEAST_FOR_FLOOR:
             rows = tuple(replace(row, loss_interval=None) for row in rows)
         a = float(profile.frontier.params.exponent)

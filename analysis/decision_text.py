@@ -79,7 +79,9 @@ def _counted(answer: CountedAnswer, narrow: bool) -> tuple[str, ...]:
         for value, ends in ((answer.params_all, answer.params_all_interval), (row.tokens, row.tokens_interval))
     )
     loss = loss_cell(row.loss_nats, row.loss_interval)
-    a = f"{answer.a:.2f}" + ("" if answer.a_interval is None else f" [{answer.a_interval[0]:.2f}, {answer.a_interval[1]:.2f}]")
+    a = f"{answer.a:.2f}" + (
+        "" if answer.a_interval is None else f" [{answer.a_interval[0]:.2f}, {answer.a_interval[1]:.2f}]"
+    )
     return answer.method, str(answer.counting), n, d, loss.partition(" ")[0] if narrow else loss, a
 
 

@@ -90,7 +90,9 @@ def multiplier(
         never = at[~np.isfinite(flops)]
         if never.size:
             floor = float(fit.law.parameters.get("L0", 0.0))
-            raise InputError(f"losses: {never[0]:.6g} nats is never reached by {name}, whose L0 is {floor:.4g}; ask above it")
+            raise InputError(
+                f"losses: {never[0]:.6g} nats is never reached by {name}, whose L0 is {floor:.4g}; ask above it"
+            )
     ratio, drawn = needed[1] / needed[0], _drawn(first, second, at, seed)
     ends = [None] * len(at) if drawn is None else _ends(drawn)
     mean = None if losses is not None else math.exp(float(np.log(ratio).mean()))

@@ -36,7 +36,9 @@ def specification_curve(found: Multiverse) -> Figure:
         below.scatter(at[chose], np.full(chose.sum(), k), marker="|", s=16, linewidths=0.8, color=OTHERS)
         both = chose & default
         below.scatter(at[both], np.full(both.sum(), k), marker="D", s=22, color=DEFAULT, zorder=3)
-    below.set_yticks(range(len(rows)), [f"{factor}: {NAMES.get(factor, {}).get(choice, choice)}" for factor, choice in rows])
+    below.set_yticks(
+        range(len(rows)), [f"{factor}: {NAMES.get(factor, {}).get(choice, choice)}" for factor, choice in rows]
+    )
     below.tick_params(axis="y", labelsize=7, length=0)
     below.set_ylim(len(rows) - 0.5, -0.5)
     below.set_xlabel("combinations, from the smallest N* to the largest")

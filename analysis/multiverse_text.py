@@ -37,7 +37,9 @@ def multiverse_text(found: Multiverse, *, width: int = 100) -> str:
         lines.append("")
     if found.params_interval is not None:
         ends = " to ".join(quantity(end) for end in found.params_interval)
-        inside = sum(found.params_interval[0] <= (u.params_all or 0) <= found.params_interval[1] for u in found.universes)
+        inside = sum(
+            found.params_interval[0] <= (u.params_all or 0) <= found.params_interval[1] for u in found.universes
+        )
         said = f"The default's 95 % interval, {ends}, holds {inside} of the {len(found.universes)} answers."
         lines += wrapped(said, width)
     else:

@@ -14,6 +14,7 @@ from analysis.uncertainty import interval
 EDGE = 1.001  # a budget this much past the data is past it
 LOST = 0.025  # of the resamples: more without an optimum leave a 95 % interval without an end
 
+
 @dataclass(frozen=True, kw_only=True)
 class OptimalRow:
     """The best use of one budget: C = 6ND in FLOPs, parameters, tokens, nats per token; intervals are 95 %.

@@ -14,7 +14,6 @@ from analysis.golden import minimum
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, MOST_LOG, Array, Chinchilla, Law, Optimum, budgets, logs, split
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Coupled(Law):
     """L(N, D) = (A^(1/gamma) / N^(alpha/gamma) + B^(1/gamma) / D^(beta/gamma))^gamma + L0.

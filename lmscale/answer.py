@@ -37,7 +37,14 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
-    from lmscale import answer_compare, answer_optimal, answer_precision, answer_profiles, answer_published, answer_slices
+    from lmscale import (
+        answer_compare,
+        answer_optimal,
+        answer_precision,
+        answer_profiles,
+        answer_published,
+        answer_slices,
+    )
 
     functions = {"fit": fit, "backtest": backtest, "plot": plot, "optimal": answer_optimal.optimal}
     functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
 from lmscale.answer_optimal import width
-from lmscale.asked import add_fit_options, add_table_options, fit_options, positive, resamples, say, table_asked, write_json
+from lmscale.asked import (
+    add_fit_options,
+    add_table_options,
+    fit_options,
+    positive,
+    resamples,
+    say,
+    table_asked,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,7 +136,9 @@ def _tables(args: argparse.Namespace) -> Mapping[str, Fit]:
                 "on one set"
             )
     # Seeds of their own: two studies of one design would otherwise be resampled alike.
-    fits = [fit(table, args.law, bootstrap=bootstrap, seed=seed + k, **fit_options(args)) for k, table in enumerate(tables)]
+    fits = [
+        fit(table, args.law, bootstrap=bootstrap, seed=seed + k, **fit_options(args)) for k, table in enumerate(tables)
+    ]
     return dict(zip(names, fits, strict=True))
 
 

@@ -76,12 +76,13 @@ def optimal(args: argparse.Namespace) -> int:
         from lmscale.bill import bill_cells
 
         cells |= bill_cells(found)
+    written = "" if args.write is None else _write(args, decision)
     say(args, decision_text(decision, extra, width=width(), notes=[note] if note else []))
     if decision.limited:
         say(args, "\n" + limited_text(decision.limited))
     _draw(args, decision)
-    if args.write is not None:
-        say(args, _write(args, decision))
+    if written:
+        say(args, written)
     if args.json:
         rows = [
             {**asdict(row), "where": row.where, "shape": _shape_json(shape)}
@@ -209,9 +210,7 @@ def _bills(
     return bills, bill_note(device, share, counted)
 
 
-def _others_alone(
-    args: argparse.Namespace, fitted: Fit, curves: Curves | None, flops: Sequence[float] | None
-) -> int:
+def _others_alone(args: argparse.Namespace, fitted: Fit, curves: Curves | None, flops: Sequence[float] | None) -> int:
     """The answer of approaches 1 and 2, where the law tells none. Raises InputError where they tell none either."""
     from analysis.approaches import compare
     from analysis.profile_text import approaches_text

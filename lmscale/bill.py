@@ -75,7 +75,9 @@ def _measured(table: Table, device: Priced) -> float | None:
     good = here & np.isfinite(seconds) & (seconds > 0) & np.isfinite(batch)
     if not good.any():
         return None
-    devices = np.array([math.prod(int(n) for n in text.split(",") if n.isdecimal()) for text in texts(table.frame, "mesh")])
+    devices = np.array(
+        [math.prod(int(n) for n in text.split(",") if n.isdecimal()) for text in texts(table.frame, "mesh")]
+    )
     share = flops / table.tokens * batch / seconds / (device.bfloat16_flops * devices)
     largest = int(np.argmax(np.where(good, table.params, -np.inf)))
     return float(share[largest]) if 0 < share[largest] <= 1 else None
@@ -91,7 +93,11 @@ def bill_cells(found: Bill) -> dict[str, str]:
 
 def bill_note(device: Priced, share: Share, counted: str) -> str:
     """One line: the device, its share of peak, price and power, and which FLOPs are billed."""
-    price = "price unknown" if device.dollars_per_hour is None else f"${device.dollars_per_hour:g} an hour, {device.price_source}"
+    price = (
+        "price unknown"
+        if device.dollars_per_hour is None
+        else f"${device.dollars_per_hour:g} an hour, {device.price_source}"
+    )
     power = "power unknown" if device.watts is None else f"{device.watts:g} W, {device.watts_source}"
     return (
         f"{device.name}: {device.bfloat16_flops / 1e12:g} TFLOP/s (bfloat16), {share.value:.0%} of it {share.source}; {price}; "

@@ -107,7 +107,7 @@ def read_prices(file: Path) -> dict[str, Priced]:
     known, devices = priced(), {}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise InputError(f"accelerators: {name!r} is no table; write [\"{name}\"] and its numbers below")
+            raise InputError(f'accelerators: {name!r} is no table; write ["{name}"] and its numbers below')
         for key in table:
             if key not in KEYS:
                 raise InputError(f"accelerators: {name}: {key!r} is unknown; it takes {', '.join(KEYS)}")
