@@ -38,7 +38,7 @@ APART = 1.25  # two answers whose N* differ by more are worth a warning
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """params: all of them, or the matrices alone (without embeddings). flops: 6 N D, or as the table's column counts."""
+    """params: all of them, or the matrices alone (without embeddings). flops: 6 N D, or as the table counts."""
 
     params: Params = "all"
     flops: Flops = "6nd"
@@ -305,7 +305,7 @@ def _apart(answers: Sequence[CountedAnswer]) -> tuple[str, ...]:
         low, high = min(here, key=lambda a: a.params_all), max(here, key=lambda a: a.params_all)
         if high.params_all > APART * low.params_all:
             warnings.append(
-                f"at {budget:.2e} FLOPs N* depends on what is counted: {quantity(low.params_all)} by {low.counting} and "
-                f"{quantity(high.params_all)} by {high.counting}, in all parameters"
+                f"at {budget:.2e} FLOPs N* depends on what is counted: {quantity(low.params_all)} by {low.counting} "
+                f"and {quantity(high.params_all)} by {high.counting}, in all parameters"
             )
     return tuple(warnings)

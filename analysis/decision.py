@@ -48,8 +48,8 @@ def decide(
     """Everything that `lmscale optimal` tells. flops: by default 1, 10 and 100 times the largest compute fitted.
 
     today: the day for which the stock of text is reckoned; None reckons none.
-    Raises InputError where the fit tells no best size (it is not identifiable, or its law has none at a budget), and for
-    a budget, an epsilon or a number of tokens that is not finite and positive.
+    Raises InputError where the fit tells no best size (it is not identifiable, or its law has none at a budget), and
+    for a budget, an epsilon or a number of tokens that is not finite and positive.
     """
     if not fit.identifiable:
         raise InputError(f"runs: the law tells no best size: {fit.reason}; lmscale isoflop and envelope may")

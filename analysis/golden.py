@@ -17,7 +17,7 @@ Function = Callable[[Array], Array]
 
 
 def minimum(function: Function, low: ArrayLike, high: ArrayLike) -> Array:
-    """Where each function is lowest between `low` and `high` [...]: `function` takes points [...] and gives values [...].
+    """Where each function is lowest between `low` and `high` [...]: `function` maps points [...] to values [...].
 
     The best point of a grid, then golden sections between its neighbours. Values may be infinite.
     """

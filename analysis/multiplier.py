@@ -1,8 +1,8 @@
 """Effective compute: how many times the compute of one recipe, corpus or family another one needs for the same loss.
 
-At a loss, each law's frontier says the least compute that reaches it; the multiplier of the first over the second is the
-ratio of the two (Hernandez & Brown 2020, arXiv:2005.04305, between algorithms of different years; here between laws,
-with both uncertain).
+At a loss, each law's frontier says the least compute that reaches it; the multiplier of the first over the second is
+the ratio of the two (Hernandez & Brown 2020, arXiv:2005.04305, between algorithms of different years; here between
+laws, with both uncertain).
 """
 
 import math

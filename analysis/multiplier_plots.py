@@ -15,7 +15,7 @@ COLOURS = ("#0072b2", "#d55e00")  # Okabe & Ito 2008
 
 
 def effective_compute(found: Multiplier, first: Fit, second: Fit) -> Figure:
-    """Left, loss against compute: runs, frontiers, their bands. Right, the multiplier at each loss with its interval."""
+    """Left, loss against compute: runs, frontiers, their bands. Right, the multiplier at each loss, its interval."""
     figure, (left, right) = blank_figure(2)
     for name, fit, colour in zip((found.first, found.second), (first, second), COLOURS, strict=True):
         _frontier(left, name, fit, colour)

@@ -55,7 +55,7 @@ def times(value: float, ends: tuple[float, float] | None) -> str:
     """1.32 [1.18, 1.47], with as many places as the interval supports."""
     if ends is None:
         return f"{value:.3g}"
-    spread = math.log(ends[1] / ends[0]) if 0 < ends[0] and math.isfinite(ends[1]) else math.inf
+    spread = math.log(ends[1] / ends[0]) if ends[0] > 0 and math.isfinite(ends[1]) else math.inf
     digits = 2 if spread > 0.5 else 3
     low, high = (_end(end, digits) for end in ends)
     return f"{_end(value, digits)} [{low}, {high}]"

@@ -85,7 +85,7 @@ class Choice:
 class Multiverse:
     """All universes at one budget, by N*. fit: the default one, with its resamples.
 
-    params, tokens, loss_nats: least, median and greatest answer. params_interval: 95 % of the default fit, None without.
+    params, tokens, loss_nats: least, median and greatest answer. params_interval: 95 % of the default fit, or None.
     """
 
     flops: float

@@ -1,4 +1,4 @@
-"""The multiverse as a specification curve (Simonsohn et al. 2020): N* of every universe, and below it what each chose."""
+"""The multiverse as a specification curve (Simonsohn et al. 2020): N* of every universe, and what each chose."""
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -8,7 +8,7 @@ from analysis.summary import columns, quantity, table_lines, warning_lines
 
 def multiverse_text(found: Multiverse, *, width: int = 100) -> str:
     """The spread, then N* by choice, then what has no answer."""
-    low, middle, high = found.params
+    low, _, high = found.params
     lines = [*table_lines(found.fit.table), ""]
     told = f"At {found.flops:.2e} FLOPs, over {len(found.universes)} combinations of choices (N* in all parameters):"
     lines += [*wrapped(told, width), ""]

@@ -75,7 +75,7 @@ def require_interior(fit: Fit, best: Optimum) -> None:
         if not inside:
             raise InputError(
                 f"flops: at {budget:.3g} the fitted law {fit.law.name!r} has no best size of at least 1 parameter and "
-                f"1 token; ask for a budget near those fitted ({fit.table.flops_6nd.min():.2g} to {fit.flops_max:.2g}), "
+                f"1 token; ask for a budget near those fitted ({fit.table.flops_6nd.min():.2g} to {fit.flops_max:.2g}) "
                 "or fit another law"
             )
 
@@ -87,8 +87,8 @@ def row_warnings(rows: Sequence[OptimalRow], resampled: bool) -> tuple[str, ...]
     if below:
         named = ", ".join(f"{row.flops:.2e}" for row in below)
         warnings.append(
-            f"{named} FLOPs {'is' if len(below) == 1 else 'are'} below the smallest run fitted: the law is extrapolated "
-            "downwards, where warmup and embeddings rule"
+            f"{named} FLOPs {'is' if len(below) == 1 else 'are'} below the smallest run fitted: the law is "
+            "extrapolated downwards, where warmup and embeddings rule"
         )
     if not resampled:
         warnings.append("no resamples: these numbers have no intervals; --bootstrap 1000 gives them")

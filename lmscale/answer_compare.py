@@ -132,8 +132,8 @@ def _tables(args: argparse.Namespace) -> Mapping[str, Fit]:
         told = [_only(table.frame, column) for table in tables]
         if None not in told and told[0] != told[1]:
             raise InputError(
-                f"{column}: {told[0]!r} and {told[1]!r} differ, and losses of the two say nothing of each other; score both "
-                "on one set"
+                f"{column}: {told[0]!r} and {told[1]!r} differ, and losses of the two say nothing of each other; "
+                "score both on one set"
             )
     # Seeds of their own: two studies of one design would otherwise be resampled alike.
     fits = [

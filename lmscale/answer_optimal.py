@@ -271,8 +271,8 @@ def _write(args: argparse.Namespace, decision: Decision) -> str:
     served = f", served {row.served_tokens:.3g} tokens" if decision.served else ""
     about = (
         f"The model that lmscale optimal chose for {row.flops:.3g} FLOPs (6ND{served}) from {Path(args.runs).name}.\n\n"
-        f"    lmscale sweep {args.write}\n\nOne run, from which no law can be told: N* = {quantity(row.params)} parameters, "
-        f"D* = {quantity(row.tokens)} tokens. {said}"
+        f"    lmscale sweep {args.write}\n\nOne run, from which no law can be told: "
+        f"N* = {quantity(row.params)} parameters, D* = {quantity(row.tokens)} tokens. {said}"
     )
     try:
         args.write.parent.mkdir(parents=True, exist_ok=True)

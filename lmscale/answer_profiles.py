@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.errors import InputError
 from lmscale.asked import find, pairs, positive, resamples, say, table_asked, whole, write_json
 
 if TYPE_CHECKING:

@@ -100,8 +100,8 @@ def bill_note(device: Priced, share: Share, counted: str) -> str:
     )
     power = "power unknown" if device.watts is None else f"{device.watts:g} W, {device.watts_source}"
     return (
-        f"{device.name}: {device.bfloat16_flops / 1e12:g} TFLOP/s (bfloat16), {share.value:.0%} of it {share.source}; {price}; "
-        f"{power}; devices alone, {counted}."
+        f"{device.name}: {device.bfloat16_flops / 1e12:g} TFLOP/s (bfloat16), {share.value:.0%} of it {share.source}; "
+        f"{price}; {power}; devices alone, {counted}."
     )
 
 

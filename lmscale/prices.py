@@ -40,7 +40,7 @@ class Priced:
 # dollars an hour, who lists them, watts, who states them
 # fmt: off
 _TABLE: dict[str, tuple[float | None, str, float | None, str]] = {
-    "TPU v4": (3.22, f"{LISTED} Google Cloud, us-central2, 2025", 192, "Jouppi et al. 2023 (arXiv:2304.01433), Table 4, the most measured"),
+    "TPU v4": (3.22, f"{LISTED} Google Cloud, us-central2, 2025", 192, "the most that Jouppi et al. 2023 state"),
     "TPU v5 lite": (1.20, f"{LISTED} Google Cloud, US, 2025", None, ""),
     "TPU v5": (4.20, f"{LISTED} Google Cloud, US, 2025", None, ""),
     "TPU v6 lite": (2.70, f"{LISTED} Google Cloud, US, 2025", None, ""),

@@ -61,14 +61,14 @@ def test_optimum_under_other_flops_is_that_of_brute_force():
     per_token = PowerSum(base=6.0, log_coefficient=np.log(300.0), exponent=0.6)
     best = counted_optimum(PLANTED, np.array([1e13, 1e15]), per_token)
     for i, budget in enumerate((1e13, 1e15)):
-        low, high = 0.0, np.log(budget / 6)
+        low, high, grid, at = 0.0, np.log(budget / 6), np.zeros(1), 0
         for _ in range(12):
             grid = np.linspace(low, high, 2001)
             losses = PLANTED.predict(np.exp(grid), budget / per_token(np.exp(grid)))
             at = int(np.argmin(losses))
             low, high = grid[max(at - 2, 0)], grid[min(at + 2, 2000)]
         assert float(best.params[i]) == pytest.approx(np.exp(grid[at]), rel=1e-6)
-        assert float(best.params[i] * 0 + per_token(best.params[i]) * best.tokens[i]) == pytest.approx(budget)
+        assert float(per_token(best.params[i]) * best.tokens[i]) == pytest.approx(budget)
 
 
 def test_with_six_per_parameter_it_is_the_law_own_optimum():
@@ -96,7 +96,7 @@ def test_the_law_without_embeddings_is_found(table):
 
 
 def test_what_the_table_does_not_know_is_refused(table):
-    bare = from_frame(frame()[["params", "tokens", "loss_nats"]])
+    bare = from_frame(frame().drop(columns=["params_embedding", "flops"]))
     found = counted(fit(bare, bootstrap=0), None, [1e13])
     reasons = dict(found.refused)
     assert "counts FLOPs as 6ND" in reasons["all params, exact"]
@@ -104,7 +104,7 @@ def test_what_the_table_does_not_know_is_refused(table):
     assert "no curves" in reasons["all params, 6ND, envelope"]
     assert {str(answer.counting) for answer in found.answers} == {"all params, 6ND"}
     broken = from_frame(frame().assign(params_embedding=1e9))
-    with pytest.raises(InputError, match="^params_embedding: a run has no parameters beside"):
+    with pytest.raises(InputError, match=r"^params_embedding: a run has no parameters beside"):
         without_embeddings(broken)
 
 

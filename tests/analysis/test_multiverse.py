@@ -70,7 +70,7 @@ def test_the_text_fits_the_screen_and_says_what_has_no_answer(found):
 def test_the_figure_has_a_point_a_universe(found):
     figure = specification_curve(replace(found, params_interval=None))
     above = figure.axes[0].collections
-    assert sum(len(points.get_offsets()) for points in above) == len(found.universes)
+    assert sum(len(np.asarray(points.get_offsets())) for points in above) == len(found.universes)
     heights = np.concatenate([np.asarray(points.get_offsets())[:, 1] for points in above])
     assert sorted(heights) == pytest.approx([u.params_all for u in found.universes])
 

@@ -35,6 +35,7 @@ def brute(law, budget, unique):
         return law.predict(np.exp(log_n), budget / 6 / np.exp(log_n), unique)
 
     low, high = 0.0, np.log(budget / 6)
+    grid, best = np.zeros(1), 0
     for _ in range(12):
         grid = np.linspace(low, high, 2001)
         best = int(np.argmin(loss(grid)))
@@ -105,7 +106,7 @@ def test_rows_of_a_fit(branched):
 
 @pytest.mark.parametrize("within", [0.0, -0.01, float("nan"), float("inf")])
 def test_a_bad_epsilon_is_named(branched, within):
-    with pytest.raises(InputError, match="^within: "):
+    with pytest.raises(InputError, match=r"^within: "):
         near_best(fit(branched(), bootstrap=0), [1e13], within_nats=within)
 
 

@@ -89,7 +89,7 @@ def test_bad_demand_is_named_and_without_resamples_there_is_no_interval(branched
     (row,) = served(bare, [1e13], 1e8)
     assert row.params_interval is None
     for demand in (0.0, -1.0, float("nan")):
-        with pytest.raises(InputError, match="^served: "):
+        with pytest.raises(InputError, match=r"^served: "):
             served(bare, [1e13], demand)
 
 

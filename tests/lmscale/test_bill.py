@@ -82,7 +82,7 @@ def test_a_file_extends_the_table_and_changes_its_prices(tmp_path):
 )
 def test_bad_files_are_named(tmp_path, text, cause):
     (tmp_path / "bad.toml").write_text(text)
-    with pytest.raises(InputError, match="^accelerators: ") as caught:
+    with pytest.raises(InputError, match=r"^accelerators: ") as caught:
         read_prices(tmp_path / "bad.toml")
     assert cause in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -91,7 +91,7 @@ def test_bad_files_are_named(tmp_path, text, cause):
 def test_a_device_that_is_none_or_several_is_named(tmp_path):
     with pytest.raises(InputError, match=r"^device: 'MI300' is no accelerator known.*--accelerators FILE"):
         price_of("MI300")
-    with pytest.raises(InputError, match="^device: 'H100' may be several"):
+    with pytest.raises(InputError, match=r"^device: 'H100' may be several"):
         price_of("H100")
-    with pytest.raises(InputError, match="^accelerators: .*cannot be read"):
+    with pytest.raises(InputError, match=r"^accelerators: .*cannot be read"):
         price_of("H200", tmp_path / "missing.toml")

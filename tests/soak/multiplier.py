@@ -31,7 +31,7 @@ Runs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def worth(law: Chinchilla, times: float) -> Chinchilla:
-    """The law of a recipe of which a token is worth `times` those of `law`: its frontier reaches each loss at C/times."""
+    """The law of a recipe whose tokens are worth `times` those of `law`: its frontier reaches each loss at C/times."""
     return replace(law, B=law.B / times**law.beta)
 
 
