@@ -111,8 +111,9 @@ def optimal_rows(
     for i, budget in enumerate(best.flops):
         ends: list[tuple[float, float] | None] = [None, None, None]
         if drawn is not None and np.mean(~interior(drawn)[:, i]) <= LOST:
+            # By their logs, so that the ends of N* and D* are those of one budget.
             for k, values in enumerate((drawn.params, drawn.tokens, drawn.loss_nats)):
-                low, high = interval(values[:, i])
+                low, high = np.exp(interval(np.log(values[:, i])))
                 ends[k] = (float(low), float(high))
         rows.append(
             OptimalRow(

@@ -53,7 +53,8 @@ def served(fit: Fit, flops: Sequence[float], served_tokens: float) -> tuple[Serv
         ends: list[tuple[float, float] | None] = [None, None, None]
         if drawn is not None:
             for k, values in enumerate(drawn):
-                low, high = interval(values[:, i])
+                column = values[:, i]
+                low, high = interval(column) if k == 2 else np.exp(interval(np.log(column)))
                 ends[k] = (float(low), float(high))
         train = FLOPS_PER_PARAM_TOKEN * float(params[i]) * float(tokens[i])
         rows.append(
