@@ -1,10 +1,9 @@
 """Minima and level crossings of many functions of one variable at once: rows of one array computation."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.laws import Array
 
@@ -14,6 +13,7 @@ SECTIONS, ROUNDS = 64, 9  # of `sectioned`: 700 e-folds become 4e-14
 HALVINGS = 80  # of a bracket: 700 e-folds become less than float64 resolves
 
 Function = Callable[[Array], Array]
+Test = Callable[[Array], NDArray[np.bool_]]
 
 
 def minimum(function: Function, low: ArrayLike, high: ArrayLike) -> Array:
@@ -34,28 +34,26 @@ def minimum(function: Function, low: ArrayLike, high: ArrayLike) -> Array:
     return 0.5 * (left + right)
 
 
-def crossing(above: Callable[[Array], Any], outside: ArrayLike, inside: ArrayLike) -> Array:
+def crossing(above: Test, outside: ArrayLike, inside: ArrayLike) -> Array:
     """Between `outside` [...], where `above` holds, and `inside`, where it does not: where it changes, by halving.
 
     Where it holds at neither, `outside`'s end is returned.
     """
-    outside, inside = np.broadcast_arrays(np.asarray(outside, np.float64), np.asarray(inside, np.float64))
-    open_end = ~above(outside)
-    end = outside
+    far, near = np.broadcast_arrays(np.asarray(outside, np.float64), np.asarray(inside, np.float64))
+    end, open_end = far, ~above(far)
     for _ in range(HALVINGS):
-        middle = 0.5 * (outside + inside)
+        middle = 0.5 * (far + near)
         holds = above(middle)
-        outside, inside = np.where(holds, middle, outside), np.where(holds, inside, middle)
-    return np.where(open_end, end, 0.5 * (outside + inside))
+        far, near = np.where(holds, middle, far), np.where(holds, near, middle)
+    return np.where(open_end, end, 0.5 * (far + near))
 
 
-def sectioned(above: Callable[[Array], Any], outside: ArrayLike, inside: ArrayLike) -> Array:
+def sectioned(above: Test, outside: ArrayLike, inside: ArrayLike) -> Array:
     """As `crossing`, in ROUNDS calls of `above` on [SECTIONS + 1, ...] points each, where a call is dear."""
-    outside, inside = np.broadcast_arrays(np.asarray(outside, np.float64), np.asarray(inside, np.float64))
-    parts = np.linspace(0.0, 1.0, SECTIONS + 1).reshape(-1, *(1,) * outside.ndim)
+    far, near = np.broadcast_arrays(np.asarray(outside, np.float64), np.asarray(inside, np.float64))
+    parts = np.linspace(0.0, 1.0, SECTIONS + 1).reshape(-1, *(1,) * far.ndim)
     for _ in range(ROUNDS):
-        points = outside + parts * (inside - outside)
+        points = far + parts * (near - far)
         last = np.maximum(np.cumprod(above(points), axis=0).sum(axis=0) - 1, 0)
-        low, high = (np.take_along_axis(points, np.minimum(last + k, SECTIONS)[None], axis=0)[0] for k in (0, 1))
-        outside, inside = low, high
-    return 0.5 * (outside + inside)
+        far, near = (np.take_along_axis(points, np.minimum(last + k, SECTIONS)[None], axis=0)[0] for k in (0, 1))
+    return 0.5 * (far + near)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import InputError
 from analysis.fit import Fit
@@ -128,7 +128,7 @@ def compute_for(law: Law, losses: Array, unique_tokens: ArrayLike | None = None)
     floor = law.optimum(FLOPS_PER_PARAM_TOKEN * np.exp(np.full(losses.shape, MOST_LOG)), unique_tokens)
     never = floor.loss_nats >= losses
 
-    def above(log_product: Array) -> Array:
+    def above(log_product: Array) -> NDArray[np.bool_]:
         return law.optimum(FLOPS_PER_PARAM_TOKEN * np.exp(log_product), unique_tokens).loss_nats > losses
 
     # With limited text every optimum is a search of its own: many at once, few times.

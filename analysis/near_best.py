@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import InputError
 from analysis.fit import Fit
@@ -61,28 +61,27 @@ def near_best(
     law, at = fit.law, budgets(flops)
     best = law.optimum(at, unique_tokens)
     low, high = sizes_within(law, at, within_nats, unique_tokens)
-    ends = [wasted(law, side, at, unique_tokens)[1] for side in (low, high)]
+    factors = np.array(FACTORS)[:, None]
+    sizes = np.concatenate([low[None], high[None], factors * best.params])  # in one call: with limited text it is dear
+    excess, share = wasted(law, sizes, np.broadcast_to(at, sizes.shape), unique_tokens)
     plenty = unique_tokens is None  # with limited text each resample's optimum is a search of its own
     likely = wasted(fit.samples, best.params, at) if plenty and fit.samples is not None else None
     rows = []
     for i, budget in enumerate(at):
-        sizes = np.array(FACTORS) * best.params[i]
-        tokens = budget / (FLOPS_PER_PARAM_TOKEN * sizes)
-        possible = tokens >= 1
-        excess, share = wasted(law, sizes, np.full(sizes.shape, budget), unique_tokens)
-        wrong = [
-            Waste(factor=f, params=float(n), tokens=float(d), excess_nats=float(e), wasted=float(s))
-            for f, n, d, e, s, p in zip(FACTORS, sizes, tokens, excess, share, possible, strict=True)
-            if p and n >= 1
-        ]
+        wrong = []
+        for k, factor in enumerate(FACTORS, start=2):
+            params, tokens = float(sizes[k, i]), float(budget / (FLOPS_PER_PARAM_TOKEN * sizes[k, i]))
+            if params >= 1 and tokens >= 1:
+                lost, part = float(excess[k, i]), float(share[k, i])
+                wrong.append(Waste(factor=factor, params=params, tokens=tokens, excess_nats=lost, wasted=part))
         rows.append(
             NearBest(
                 flops=float(budget),
                 within_nats=within_nats,
                 params_low=float(low[i]),
                 params_high=float(high[i]),
-                wasted_low=float(ends[0][i]),
-                wasted_high=float(ends[1][i]),
+                wasted_low=float(share[0, i]),
+                wasted_high=float(share[1, i]),
                 wrong=tuple(wrong),
                 likely_excess_nats=None if likely is None else _upper(likely[0][:, i]),
                 likely_wasted=None if likely is None else _upper(likely[1][:, i]),
@@ -98,7 +97,7 @@ def sizes_within(
     best = law.optimum(flops, unique_tokens)
     log_best, log_product = np.log(best.params), np.log(flops / FLOPS_PER_PARAM_TOKEN)
 
-    def worse(log_n: Array) -> Array:
+    def worse(log_n: Array) -> NDArray[np.bool_]:
         loss = law.predict(np.exp(log_n), np.exp(log_product - log_n), unique_tokens)
         return loss > best.loss_nats + within_nats
 
@@ -107,7 +106,7 @@ def sizes_within(
 
 
 def wasted(law: Law, params: Array, flops: Array, unique_tokens: ArrayLike | None = None) -> tuple[Array, Array]:
-    """Loss above the best, in nats, and the share of the FLOPs wasted, of sizes [n] at budgets [n].
+    """Loss above the best, in nats, and the share of the FLOPs wasted, of sizes [..., n] at budgets [..., n].
 
     [R, n] for a law of resamples.
     """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from analysis.fit import Fit
@@ -105,7 +106,7 @@ def _log_tokens(law: Law, log_n: Array, log_d_best: Array, loss: Array) -> Array
             found = (np.log(named["B"]) - np.log(rest)) / named["beta"]
         return np.where(rest > 0, np.minimum(np.nan_to_num(found, nan=np.inf), np.inf), np.inf)
 
-    def enough(log_d: Array) -> Array:
+    def enough(log_d: Array) -> NDArray[np.bool_]:
         return law.predict(np.exp(log_n), np.exp(log_d)) <= loss * (1 + 1e-13)
 
     most = np.maximum(log_d_best, MOST_TOKENS_LOG) + 0.0 * log_n

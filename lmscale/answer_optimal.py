@@ -204,8 +204,8 @@ def _bills(
         sequence = int(positive("sequence", str(table.frame["sequence"].iloc[0]), such_as="1024"))
     bills = []
     for row, shape in zip(decision.rows, shapes, strict=True):
-        exact = shape is not None and sequence is not None
-        bills.append(bill(shape.train_flops(row.tokens, sequence) if exact else row.flops, device, share))
+        exact = None if shape is None or sequence is None else shape.train_flops(row.tokens, sequence)
+        bills.append(bill(row.flops if exact is None else exact, device, share))
     counted = "of the exact FLOPs of the shape" if sequence is not None else "of 6ND"
     return bills, bill_note(device, share, counted)
 
@@ -268,7 +268,7 @@ def _write(args: argparse.Namespace, decision: Decision) -> str:
         raise InputError(f"write: the ladder has no shape near N* = {quantity(row.params)}; write the study by hand")
     base, said = _base(args)
     study = _next(base, args.write.stem, shape, row.tokens)
-    served = f", served {row.served_tokens:.3g} tokens" if decision.served else ""
+    served = f", served {decision.served[0].served_tokens:.3g} tokens" if decision.served else ""
     about = (
         f"The model that lmscale optimal chose for {row.flops:.3g} FLOPs (6ND{served}) from {Path(args.runs).name}.\n\n"
         f"    lmscale sweep {args.write}\n\nOne run, from which no law can be told: "
