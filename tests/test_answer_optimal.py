@@ -184,3 +184,23 @@ def test_losses_of_different_text_are_not_compared(folder, tmp_path, capsys):
     other.write_text((folder / "web" / "runs.csv").read_text().replace(",held,", ",another,"))
     assert run("compare", folder / "books", other, "--bootstrap", 0) == 2
     assert "eval_set: 'held' and 'another' differ" in capsys.readouterr().err
+
+
+def test_where_the_law_tells_nothing_the_other_approaches_answer_alone(tmp_path, capsys):
+    """Three budgets close together under 8 % of noise: beta may be anything, and each profile still has its minimum."""
+    rng, lines = np.random.default_rng(3), ["params,tokens,flops_budget,loss_nats\n"]
+    for budget in (1e12, 1.6e12, 2.5e12):
+        best = float(LAW.optimum(budget).params)
+        for factor in np.geomspace(0.3, 3, 6):
+            n, d = best * factor, budget / 6 / best / factor
+            lines.append(f"{n},{d},{budget},{float(LAW.predict(n, d)) * math.exp(0.08 * rng.normal())!r}\n")
+    (tmp_path / "runs.csv").write_text("".join(lines))
+    asked = ("optimal", tmp_path / "runs.csv", "--bootstrap", 60, "--flops", "1e13")
+    assert run(*asked, "--json", tmp_path / "o.json") == 0
+    out = capsys.readouterr().out
+    assert "parametric: not available: the interval of beta is the whole range allowed" in out
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert [row["method"] for row in found["rows"]] == ["isoflop"]
+    assert found["identifiable"] is False
+    assert run(*asked, "--write", tmp_path / "next.py") == 2
+    assert "write: needs a law, and these runs tell none" in capsys.readouterr().err
