@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from analysis.fit import Fit
     from analysis.table import Table
     from lmscale.bill import Bill
-    from lmscale.config import Study
     from lmscale.shapes import Shape
 
 COMMANDS = {"optimal": "say which size and token count to choose for a budget, how sure that is and what it costs"}
@@ -55,12 +54,13 @@ def optimal(args: argparse.Namespace) -> int:
     from analysis.limited import limited_text
     from analysis.near_best import WITHIN_NATS
     from lmscale.answer import common_json, fitted_asked
+    from lmscale.next_study import check_write, write_next
 
     flops = None if args.flops is None else [positive("flops", text) for text in args.flops]
     unique = None if args.unique_tokens is None else positive("unique_tokens", args.unique_tokens)
     served = None if args.served is None else positive("served", args.served, such_as="2e12")
     within = WITHIN_NATS if args.within is None else positive("within", args.within, such_as="0.01")
-    _check_write(args, flops)
+    check_write(args, flops)
     device = _device(args)
     fitted = fitted_asked(args)
     curves = curves_beside(args, fitted)
@@ -76,7 +76,7 @@ def optimal(args: argparse.Namespace) -> int:
         from lmscale.bill import bill_cells
 
         cells |= bill_cells(found)
-    written = "" if args.write is None else _write(args, decision)
+    written = "" if args.write is None else write_next(args, decision)
     say(args, decision_text(decision, extra, width=width(), notes=[note] if note else []))
     if decision.limited:
         say(args, "\n" + limited_text(decision.limited))
@@ -243,75 +243,3 @@ def _draw(args: argparse.Namespace, decision: Decision) -> None:
     for name, figure in figures.items():
         for suffix in (".png", ".svg"):
             say(args, str(save(figure, args.figures / f"{name}{suffix}")))
-
-
-def _check_write(args: argparse.Namespace, flops: Sequence[float] | None) -> None:
-    if args.write is None:
-        return
-    if flops is None or len(flops) != 1:
-        raise InputError("write: a study is the answer to one budget; give one with --flops C")
-    if args.write.suffix != ".py":
-        raise InputError(f"write: {str(args.write)!r} is no Python file; give a name such as next.py")
-    if args.write.exists():
-        raise InputError(f"write: {str(args.write)!r} exists; choose another name, or remove it")
-
-
-def _write(args: argparse.Namespace, decision: Decision) -> str:
-    """Write the study of the answer; what to do with it."""
-    from analysis.summary import quantity
-    from lmscale.files import write_atomic
-    from lmscale.study_source import study_source
-
-    row = decision.served[0] if decision.served else decision.rows[0]
-    shape = shape_near(row.params, decision.fit.table)
-    if shape is None:
-        raise InputError(f"write: the ladder has no shape near N* = {quantity(row.params)}; write the study by hand")
-    base, said = _base(args)
-    study = _next(base, args.write.stem, shape, row.tokens)
-    served = f", served {decision.served[0].served_tokens:.3g} tokens" if decision.served else ""
-    about = (
-        f"The model that lmscale optimal chose for {row.flops:.3g} FLOPs (6ND{served}) from {Path(args.runs).name}.\n\n"
-        f"    lmscale sweep {args.write}\n\nOne run, from which no law can be told: "
-        f"N* = {quantity(row.params)} parameters, D* = {quantity(row.tokens)} tokens. {said}"
-    )
-    try:
-        args.write.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(args.write, study_source(study, about))
-    except OSError as error:
-        raise InputError(f"write: {str(args.write)!r} cannot be written ({error.strerror}); choose another") from None
-    return f"\n{args.write} is a study of it ({said.rstrip('.').lower()}): lmscale plan {args.write}, then sweep"
-
-
-def _base(args: argparse.Namespace) -> tuple[Study | None, str]:
-    """The study that the runs are of, if its file is here, and what to say of it."""
-    from lmscale.studies import STUDIES, load_study
-
-    name = args.runs if args.runs.endswith(".py") else find(args.runs, args.out).parent.name
-    if not args.runs.endswith(".py") and Path(args.runs).is_dir():
-        name = Path(args.runs).name
-    if name.endswith(".py") or (STUDIES / f"{name}.py").is_file():
-        return load_study(name), f"Text and recipe are those of the study {Path(name).stem}."
-    return None, "Text and recipe are lmscale's defaults: put yours in."
-
-
-def _next(base: Study | None, name: str, shape: Shape, tokens: float) -> Study:
-    from lmscale.config import Size, Study
-
-    size = Size(width=shape.width, depth=shape.depth, heads=shape.heads)
-    if base is None:
-        return Study(name=name, sizes=(size,), tokens=(round(tokens),), allow_collinear=True)
-    if base.family == "lstm":
-        size = Size(width=shape.width, depth=shape.depth)
-    return replace(
-        base,
-        name=name,
-        sizes=(size,),
-        tokens=(round(tokens),),
-        tokens_per_param=(),
-        flops_budgets=(),
-        tokens_per_param_range=(),
-        flops_max=None,
-        target_flops=None,
-        seeds=base.seeds[:1],
-        allow_collinear=True,
-    )
