@@ -47,14 +47,14 @@ def test_without_noise_the_planted_multiplier_is_found_at_every_loss():
 
 
 def test_intervals_cover_the_planted_multiplier():
-    """The short form of tests/soak/multiplier.py: of 12 pairs 95 % intervals miss two or fewer, but once in 50."""
+    """The short form of tests/soak/multiplier.py: of 8 pairs 95 % intervals miss one or none, but once in 20."""
     held = []
-    for seed in range(12):
+    for seed in range(8):
         fits = [runs(law, 0.004, 2 * seed + k, bootstrap=60) for k, law in enumerate((BETTER, PLAIN))]
         found = multiplier(fits[0], fits[1], seed=seed)
         assert found.overall_interval is not None
         held.append(found.overall_interval[0] <= PLANTED <= found.overall_interval[1])
-    assert sum(held) >= 10
+    assert sum(held) >= 7
 
 
 def test_swapped_it_is_the_inverse(pair):
