@@ -77,6 +77,7 @@ soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/slices.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/audit.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/suggest.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/multiplier.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

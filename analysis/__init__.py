@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from analysis.backtest import backtest as backtest
     from analysis.backtest import rolling as rolling
     from analysis.curves import read_curves as read_curves
+    from analysis.decision import decide as decide
     from analysis.envelope import envelope as envelope
     from analysis.errors import InputError as InputError
     from analysis.expected import expected as expected
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from analysis.laws import Chinchilla as Chinchilla
     from analysis.laws import EqualExponent as EqualExponent
     from analysis.likelihood import profile_likelihood as profile_likelihood
+    from analysis.multiplier import multiplier as multiplier
+    from analysis.multiverse import multiverse as multiverse
     from analysis.optimal import optimal as optimal
     from analysis.reproduce import reproduce as reproduce
     from analysis.rivals import BrokenCompute as BrokenCompute
@@ -54,12 +57,15 @@ _HOME = {
     "audit": "audit",
     "backtest": "backtest",
     "compare": "approaches",
+    "decide": "decision",
     "envelope": "envelope",
     "expected": "expected",
     "fit": "fit",
     "fit_groups": "groups",
     "from_frame": "table",
     "isoflop": "isoflop",
+    "multiplier": "multiplier",
+    "multiverse": "multiverse",
     "optimal": "optimal",
     "profile_likelihood": "likelihood",
     "read": "table",

@@ -11,6 +11,7 @@ from analysis.envelope import Envelope, envelope
 from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.isoflop import IsoFlop, isoflop
+from analysis.laws import budgets as require_budgets
 from analysis.optimal import OptimalRow, budgets_asked, optimal, optimal_rows
 from analysis.powerlaw import LEAST_FOR_FLOOR
 from analysis.uncertainty import require_resamples
@@ -70,8 +71,7 @@ def compare(
     Raises InputError for a budget that is not finite and positive, and for a bad number of resamples or seed.
     """
     require_resamples(bootstrap, seed)
-    budgets = list(budgets_asked(flops, fit.flops_max))
-    rows = optimal(fit, budgets)
+    budgets = list(require_budgets(budgets_asked(flops, fit.flops_max)))
     answers, refused = [], []
     enveloped: Envelope | None = None
     profiled: IsoFlop | None = None
@@ -83,7 +83,8 @@ def compare(
     for method, found in (("envelope", enveloped), ("isoflop", profiled)):
         if found is not None:
             answers.append(_approach(method, found, budgets))
-    if fit.identifiable:
+    rows = _try(lambda: optimal(fit, budgets), "parametric", refused) if fit.identifiable else None
+    if rows is not None:
         exponents = {name: float(value) for name, value in fit.law.exponents.items()}
         answers.append(
             Approach(
@@ -98,7 +99,7 @@ def compare(
                 warnings=fit.warnings,
             )
         )
-    else:
+    elif not fit.identifiable:
         refused.append(("parametric", fit.reason))
     return Approaches(
         answers=tuple(answers),

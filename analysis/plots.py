@@ -148,11 +148,11 @@ def isoflop(fit: Fit) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format that its name ends in. Raises InputError when the folder cannot be written."""
+    """Write a PNG, or an SVG where the name ends so. Raises InputError when the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
-        figure.savefig(part, format=path.suffix.removeprefix("."), dpi=150)
+        figure.savefig(part, format=path.suffix.removeprefix(".") or "png", dpi=150)
         part.replace(path)
     except OSError as error:
         raise InputError(

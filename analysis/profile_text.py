@@ -128,10 +128,9 @@ def _value(value: float, ends: tuple[float, float] | None) -> str:
 def _optima(rows: Sequence[OptimalRow]) -> list[str]:
     cells = []
     for row in rows:
-        beyond = f"{row.extrapolation:.3g} x beyond" if row.extrapolation > 1.001 else "within"
         cells.append(
             (f"{row.flops:.2e}", row.method, _quantity(row.params, row.params_interval),
-             _quantity(row.tokens, row.tokens_interval), _loss(row.loss_nats, row.loss_interval), beyond)
+             _quantity(row.tokens, row.tokens_interval), _loss(row.loss_nats, row.loss_interval), row.where)
         )  # fmt: skip
     return columns(("FLOPs", "approach", "parameters N*", "tokens D*", "loss", "its optima"), cells)
 

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.errors import InputError
+from analysis.golden import minimum
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, MOST_LOG, Array, Chinchilla, Law, Optimum, budgets, logs, split
-
-GRID = 240  # points of log N over which an optimum without closed form is looked for
-NARROWINGS = 60  # golden sections, each to .618 of the last: 1e-12 of a grid step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,10 +229,7 @@ class BrokenCompute(Law):
 
 
 def numeric_optimum(law: Law, flops: Array, unique_tokens: Array) -> Optimum:
-    """The minimum over N of a law at C = 6 N D, for budgets [...] and a law whose parameters broadcast with them.
-
-    The best point of a grid of log N, then golden sections between its neighbours.
-    """
+    """The minimum over N of a law at C = 6 N D, for budgets [...] and a law whose parameters broadcast with them."""
     size = np.asarray(next(iter(law.parameters.values())), np.float64)
     shape = np.broadcast_shapes(size.shape, flops.shape, unique_tokens.shape)
     log_product = np.broadcast_to(np.log(flops / FLOPS_PER_PARAM_TOKEN), shape)
@@ -242,15 +237,5 @@ def numeric_optimum(law: Law, flops: Array, unique_tokens: Array) -> Optimum:
     def loss(log_n: Array) -> Array:
         return law.predict(np.exp(log_n), np.exp(log_product - log_n), unique_tokens)
 
-    low, high = np.zeros(shape), np.maximum(log_product, 1.0) + np.zeros(shape)
-    fractions = np.linspace(0.0, 1.0, GRID)
-    losses = np.stack([loss(low + fraction * (high - low)) for fraction in fractions])
-    best = np.argmin(losses, axis=0)
-    step = (high - low) / (GRID - 1)
-    left, right = low + np.maximum(best - 1, 0) * step, low + np.minimum(best + 1, GRID - 1) * step
-    golden = (np.sqrt(5.0) - 1) / 2
-    for _ in range(NARROWINGS):
-        first, second = right - golden * (right - left), left + golden * (right - left)
-        smaller = loss(first) < loss(second)
-        left, right = np.where(smaller, left, first), np.where(smaller, second, right)
-    return split(law, flops, 0.5 * (left + right), unique_tokens)
+    best = minimum(loss, np.zeros(shape), np.maximum(log_product, 1.0))
+    return split(law, flops, best, unique_tokens)

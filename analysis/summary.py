@@ -8,7 +8,7 @@ from analysis.audit import Audit, audit, larger
 from analysis.backtest import Backtest, Origin, Standing
 from analysis.errors import InputError
 from analysis.fit import Fit
-from analysis.optimal import OptimalRow, optimal
+from analysis.optimal import optimal
 from analysis.table import Table
 from analysis.uncertainty import residual_sd
 from analysis.verdict import FEW_RUNS
@@ -104,23 +104,6 @@ def _profile(found: "LikelihoodProfile | None") -> str:
     return ("below " if found.open_low else "") + ends[0] + " to " + ("above " if found.open_high else "") + ends[1]
 
 
-def optimal_text(fit: Fit, rows: Sequence[OptimalRow], shapes: Sequence[str] | None = None) -> str:
-    """A table of budgets, with intervals under the values; beyond the data is marked as extrapolation."""
-    cells = []
-    for i, row in enumerate(rows):
-        beyond = f"{row.extrapolation:.3g} x beyond" if row.extrapolation > 1.001 else "within"
-        cell = [f"{row.flops:.2e}", _count(row.params, row.params_interval), _count(row.tokens, row.tokens_interval)]
-        cell += [_loss(row.loss_nats, row.loss_interval), f"{row.tokens_per_param:.3g}", beyond]
-        cells.append((*cell, shapes[i]) if shapes else tuple(cell))
-    head = ("FLOPs (6ND)", "parameters N*", "tokens D*", "loss (nats)", "D*/N*", "the data", "layers x width (params)")
-    lines = [*columns(head if shapes else head[:-1], cells)]
-    if any(row.extrapolation > 1.001 for row in rows):
-        lines += ["", f"Beyond the largest run fitted ({fit.flops_max:.2e} FLOPs) these are extrapolations."]
-    if fit.samples is not None:
-        lines.append(f"Brackets: 95 % intervals, {fit.bootstrap} resamples, {fit.resampling}.")
-    return "\n".join([*lines, *warning_lines(fit.warnings), *honesty_lines(fit)])
-
-
 def backtest_text(result: Backtest) -> str:
     """Each run held out, as predicted from the others."""
     cells = []
@@ -211,8 +194,10 @@ def study_ahead(fit: Fit) -> tuple[Audit, Audit] | None:
 
 def honesty_lines(fit: Fit) -> list[str]:
     """How much of a demonstration this is, and what a larger study would buy; nothing for a study that is neither."""
-    ahead = optimal(fit, [10 * fit.flops_max])[0]
-    ends = ahead.params_interval
+    try:
+        ends = optimal(fit, [10 * fit.flops_max])[0].params_interval
+    except InputError:  # a law without a best size there
+        ends = None
     width = ends[1] / ends[0] if ends else math.nan
     if len(fit.table) >= FEW_RUNS and not width > WIDE:
         return []
@@ -245,17 +230,3 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _factor(value: float) -> str:
     return f"{value:.3g}" if value < 1e4 else "more than 10,000"
-
-
-def _count(value: float, ends: tuple[float, float] | None) -> str:
-    if ends is None:
-        return quantity(value)
-    digits = digits_for(*ends)
-    return f"{quantity(value, digits)} [{quantity(ends[0], digits)}, {quantity(ends[1], digits)}]"
-
-
-def _loss(value: float, ends: tuple[float, float] | None) -> str:
-    if ends is None:
-        return f"{value:.4g}"
-    places = min(max(1 - math.floor(math.log10(max(ends[1] - ends[0], 1e-4))), 2), 4)
-    return f"{value:.{places}f} [{ends[0]:.{places}f}, {ends[1]:.{places}f}]"

@@ -1,4 +1,4 @@
-"""The commands that answer from a table of runs: fit, optimal, backtest, plot. Imports happen when one is run."""
+"""The commands that answer from a table of runs: fit, backtest, plot. Imports happen when one is run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,10 @@ if TYPE_CHECKING:
     from analysis.fit import Fit
     from analysis.groups import GroupedFit
     from analysis.likelihood import LikelihoodProfile
-    from analysis.optimal import OptimalRow
-    from analysis.table import Table
-    from lmscale.shapes import Shape
 
 ROLLING_RESAMPLES = 200  # at the most: every law is fitted at every origin
-DEFAULT_VOCAB = 256  # bytes, where the table has no vocab column
 COMMANDS = {
     "fit": "fit the law L(N, D) to a table of runs, with intervals",
-    "optimal": "say which size and token count to choose for a budget",
     "backtest": "hold out the runs of largest compute and predict them from the others",
     "plot": "draw loss against compute, residuals and the IsoFLOP view",
 }
@@ -42,25 +37,31 @@ COMMANDS = {
 
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
-    from lmscale import answer_precision, answer_profiles, answer_published, answer_slices, answer_transfer
+    from lmscale import (
+        answer_compare,
+        answer_optimal,
+        answer_precision,
+        answer_profiles,
+        answer_published,
+        answer_slices,
+        answer_transfer,
+    )
 
-    functions = {"fit": fit, "optimal": optimal, "backtest": backtest, "plot": plot}
+    functions = {"fit": fit, "backtest": backtest, "plot": plot, "optimal": answer_optimal.optimal}
     functions |= {"isoflop": answer_profiles.isoflop, "envelope": answer_profiles.envelope}
-    for name, about in {**COMMANDS, **answer_profiles.COMMANDS}.items():
+    for name, about in {**COMMANDS, **answer_optimal.COMMANDS, **answer_profiles.COMMANDS}.items():
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         parser.set_defaults(run=functions[name])
         add_table_options(parser)
-        if name in COMMANDS:
+        if name in (*COMMANDS, *answer_optimal.COMMANDS):
             add_fit_options(parser)
         if name == "fit":
             text = "profile-likelihood intervals beside the others (seconds; longer where little is told)"
             parser.add_argument("--profile", action="store_true", help=text)
             parser.add_argument("--by", metavar="COLUMN", help="fit each group of this column and compare them")
         if name == "optimal":
-            parser.add_argument("--unique-tokens", metavar="U", help="text there is, for --law repeats")
-            text = "budgets (default 1, 10 and 100 times the largest run's 6ND)"
-            parser.add_argument("--flops", nargs="+", action="extend", metavar="C", help=text)
-        if name in ("optimal", "isoflop", "envelope"):
+            answer_optimal.add_options(parser)
+        if name in ("isoflop", "envelope"):
             answer_profiles.add_options(parser, name)
         if name == "backtest":
             text = "runs to hold out, or their share such as 0.2 (default 1)"
@@ -75,6 +76,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
         if name in ("fit", "plot"):
             answer_slices.add_options(parser, name)
     answer_transfer.add_parser(subparsers)
+    answer_compare.add_parsers(subparsers)
     answer_published.add_parser(subparsers)
 
 
@@ -89,7 +91,7 @@ def fit(args: argparse.Namespace) -> int:
         if args.profile:
             raise InputError("profile: --by compares groups and takes no profiles; leave one of the two out")
         return _fit_groups(args)
-    fitted = _fitted(args)
+    fitted = fitted_asked(args)
     profiles = _profiles(fitted) if args.profile else {}
     say(args, fit_text(fitted, profiles))
     if args.json:
@@ -105,39 +107,6 @@ def _profiles(fitted: Fit) -> dict[str, LikelihoodProfile]:
 
     names = [name for name in (*fitted.law.parameters, "a") if name not in fitted.fixed]
     return {name: profile_likelihood(fitted, name) for name in names}
-
-
-def optimal(args: argparse.Namespace) -> int:
-    from analysis.optimal import optimal as optima
-    from analysis.summary import optimal_text
-
-    budgets = None if args.flops is None else [positive("flops", text) for text in args.flops]
-    unique = None if args.unique_tokens is None else positive("unique_tokens", args.unique_tokens)
-    fitted = _fitted(args)
-    family = _family(fitted.table)
-    if family == "ngram":
-        raise InputError(
-            "family: 'ngram' is counted, not trained: 6ND is no compute of it, and no size is optimal; choose another "
-            "family with --where family=decoder"
-        )
-    rows = optima(fitted, budgets, unique_tokens=unique)
-    shapes = [_shape(row, fitted.table) for row in rows]
-    say(args, optimal_text(fitted, rows, [_shape_text(shape) for shape in shapes]))
-    limits: dict[str, Any] = {}
-    if unique is not None:
-        from analysis.limited import limited, limited_text
-
-        pairs = limited(fitted, budgets, unique)
-        say(args, "\n" + limited_text(pairs))
-        limits = {"limited": [asdict(pair) for pair in pairs]}
-    from lmscale.answer_profiles import approaches_json, other_approaches
-
-    found = other_approaches(args, fitted, [row.flops for row in rows])
-    rows += tuple(row for row in found.rows if row.method != "parametric")
-    if args.json:
-        answers = [_row_json(row, _shape(row, fitted.table)) for row in rows]
-        write_json(args.json, {**_common(fitted), **approaches_json(found), "rows": answers, **limits})
-    return 0
 
 
 def backtest(args: argparse.Namespace) -> int:
@@ -157,7 +126,7 @@ def backtest(args: argparse.Namespace) -> int:
             "coverage": result.coverage,
             "rows": [asdict(row) for row in result.rows],
         }
-        write_json(args.json, {**_common(result.fit), **answer})
+        write_json(args.json, {**common_json(result.fit), **answer})
     return 0
 
 
@@ -214,7 +183,7 @@ def plot(args: argparse.Namespace) -> int:
     if args.slice is not None:
         return answer_slices.plot(args)
     bootstrap, seed = resamples(args)
-    fitted = _fitted(args)
+    fitted = fitted_asked(args)
     try:
         held_out = hold_out(fitted.table, args.law, bootstrap=bootstrap, seed=seed, **fit_options(args))
     except InputError as error:
@@ -230,7 +199,7 @@ def plot(args: argparse.Namespace) -> int:
     written = [plots.save(figure, folder / name) for name, figure in figures.items()]
     say(args, "\n".join([*map(str, written), *(f"warning: {warning}" for warning in fitted.warnings)]))
     if args.json:
-        write_json(args.json, {**_common(fitted), "figures": [str(path) for path in written]})
+        write_json(args.json, {**common_json(fitted), "figures": [str(path) for path in written]})
     return 0
 
 
@@ -254,7 +223,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "residual_median_relative": fit.residual_median,
         "seed": fit.seed,
         "entropy_nats": fit.table.entropy_nats,
-        **_common(fit),
+        **common_json(fit),
     }
 
 
@@ -276,7 +245,8 @@ def groups_json(result: GroupedFit) -> dict[str, Any]:
     }
 
 
-def _common(fit: Fit) -> dict[str, Any]:
+def common_json(fit: Fit) -> dict[str, Any]:
+    """What every answer from a fit says of it."""
     return {
         "runs": len(fit.table),
         "flops_max": fit.flops_max,
@@ -290,14 +260,8 @@ def _common(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _row_json(row: OptimalRow, shape: Shape | None) -> dict[str, Any]:
-    if shape is None:
-        return {**asdict(row), "shape": None}
-    built = {"width": shape.width, "depth": shape.depth, "heads": shape.heads, "params": int(shape.params)}
-    return {**asdict(row), "shape": built}
-
-
-def _fitted(args: argparse.Namespace) -> Fit:
+def fitted_asked(args: argparse.Namespace) -> Fit:
+    """The fit of the command line."""
     from analysis.fit import fit as fit_law
 
     bootstrap, seed = resamples(args)
@@ -313,35 +277,3 @@ def _fit_groups(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, groups_json(result))
     return 0
-
-
-def _family(table: Table) -> str:
-    """The one of its rows, or '' where the table does not say."""
-    return str(table.frame["family"].iloc[0]) if "family" in table.frame else ""
-
-
-def _shape(row: OptimalRow, table: Table) -> Shape | None:
-    """The ladder's shape for N*, of the table's family, or None where the ladder has none near it."""
-    from lmscale.config import Family, Size
-    from lmscale.shapes import SHAPES, shape_for, shape_of
-
-    vocab = DEFAULT_VOCAB
-    if "vocab" in table.frame:
-        given = str(table.frame["vocab"].iloc[0])
-        vocab = int(positive("vocab", given, such_as="256")) if given.strip() else DEFAULT_VOCAB
-    try:
-        families: dict[str, Family] = {name: name for name in SHAPES}
-        family = families.get(_family(table), "decoder")  # of a table from elsewhere: a decoder
-        shape = shape_for(row.params, shape_of(Size(width=16), vocab=vocab, family=family))
-    except InputError:
-        return None
-    return shape if abs(math.log(shape.params / row.params)) < math.log(1.5) else None
-
-
-def _shape_text(shape: Shape | None) -> str:
-    if shape is None:
-        return "none on the ladder"
-    from analysis.summary import count
-
-    heads = f", {shape.heads} heads" if shape.usual_heads(shape.width) > 1 else ""
-    return f"{shape.depth} x {shape.width}{heads} ({count(shape.params)})"

@@ -1,25 +1,21 @@
-"""The commands of approaches 1 and 2, and what they add to `optimal`. Imports happen when one is run."""
+"""The commands of approaches 1 and 2. Imports happen when one is run."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.errors import InputError
 from lmscale.asked import find, pairs, positive, resamples, say, table_asked, whole, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from analysis.approaches import Approaches
     from analysis.curves import Curves, Points
     from analysis.envelope import Envelope
-    from analysis.fit import Fit
     from analysis.isoflop import IsoFlop
     from analysis.profile import Profile
 
@@ -30,10 +26,8 @@ COMMANDS = {
 
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
-    """Options of isoflop, envelope and optimal beyond those of every answering command."""
+    """Options of isoflop and envelope beyond those of every answering command."""
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figure into this folder")
-    if name == "optimal":
-        return
     text = "budgets to answer for (default 1, 10 and 100 times the largest measured)"
     parser.add_argument("--flops", nargs="+", action="extend", metavar="C", help=text)
     if name == "envelope":
@@ -89,35 +83,12 @@ def envelope(args: argparse.Namespace) -> int:
 
     bootstrap, seed = resamples(args)
     flops = _budgets("flops", args.flops)
-    found = take(_curves(args, args.points), estimator=args.estimator, bootstrap=bootstrap, seed=seed)
+    found = take(curves_asked(args, args.points), estimator=args.estimator, bootstrap=bootstrap, seed=seed)
     say(args, envelope_text(found, flops))
     _draw(args, "envelope.png", lambda plots: plots.envelope_curves(found))
     if args.json:
         write_json(args.json, envelope_json(found, flops))
     return 0
-
-
-def other_approaches(args: argparse.Namespace, fit: Fit, flops: Sequence[float]) -> Approaches:
-    """Prints the three approaches at the budgets of `optimal`, and draws them where --figures says so."""
-    from analysis.approaches import compare
-    from analysis.curves import CURVES, from_table
-    from analysis.profile_text import approaches_text
-
-    bootstrap, seed = resamples(args)
-    path = find(args.runs, args.out)
-    curves = None
-    if ((path if path.is_dir() else path.parent) / CURVES).is_file():
-        try:
-            curves = _curves(args, "decayed")
-        except InputError as error:
-            print(f"warning: the curves beside the table are not used: {error}", file=sys.stderr)
-    else:
-        curves = from_table(fit.table)
-    found = compare(fit, curves, flops, bootstrap=bootstrap, seed=seed)
-    say(args, "\n" + approaches_text(found))
-    if found.answers:
-        _draw(args, "approaches.png", lambda plots: plots.three_approaches(found))
-    return found
 
 
 def isoflop_json(found: IsoFlop, flops: Sequence[float] | None) -> dict[str, Any]:
@@ -157,15 +128,6 @@ def envelope_json(found: Envelope, flops: Sequence[float] | None) -> dict[str, A
     }
 
 
-def approaches_json(found: Approaches) -> dict[str, Any]:
-    """Exponents of each approach, why others are missing, and where they disagree."""
-    exponents = {
-        each.method: {"a": each.a, "b": each.b, "a_interval": each.a_interval, "b_interval": each.b_interval}
-        for each in found.answers
-    }
-    return {"approaches": exponents, "refused": dict(found.refused), "disagreements": list(found.disagreements)}
-
-
 def _laws(found: IsoFlop | Envelope) -> dict[str, Any]:
     frontier = found.frontier
     loss = {"L0": frontier.loss.L0, "k": math.exp(frontier.loss.log_k), "c": frontier.loss.c}
@@ -195,7 +157,8 @@ def _profile(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _curves(args: argparse.Namespace, points: Points) -> Curves:
+def curves_asked(args: argparse.Namespace, points: Points) -> Curves:
+    """The curves of the command line."""
     from analysis.curves import read_curves
 
     drop = whole("drop-highest-loss", args.drop_highest_loss)

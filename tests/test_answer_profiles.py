@@ -75,7 +75,7 @@ def test_optimal_answers_by_every_approach(study, tmp_path, capsys):
     assert max(sizes) < 1.2 * min(sizes)
     assert set(found["approaches"]) == {"envelope", "isoflop", "parametric"}
     assert (tmp_path / "f" / "approaches.png").is_file()
-    assert "side by side" in capsys.readouterr().out
+    assert "by approach and by what is counted" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ FRAMEWORK_FREE = [
     "starts",
     "parts",
     "pretrained",
+    "prices",
+    "bill",
     "plan",
     "order",
     "candidates",
