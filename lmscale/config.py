@@ -201,6 +201,7 @@ class Recipe:
             epsilon=0.0,
             clip_norm=0.0,
             compute_dtype="float32",
+            moments_dtype="float32",
         )
 
     def resolve(self, params_matrices: int) -> Hyperparameters:
