@@ -109,6 +109,9 @@ class Lines:
         self.say(f"{flops / self.total:4.0%}  {doing_words(doing)}{words}")
 
 
+TOLD = 1e-5  # share of all FLOPs from which there is telling: what n-grams count takes time and next to no FLOPs
+
+
 class Pace:
     """The time left, from the pace since every worker was seen to train: what it did before was starting and compiling,
     and says nothing of the rest.
@@ -125,7 +128,8 @@ class Pace:
             self.seen.add(worker)
             self.since = (now, flops)
         began, before = self.since
-        return None if flops <= before else (self.total - flops) * (now - began) / (flops - before)
+        done = flops - before
+        return None if done <= TOLD * self.total else (self.total - flops) * (now - began) / done
 
 
 def run_words(trajectory: Trajectory, run: Run) -> str:

@@ -14,6 +14,7 @@ from lmscale.lora import make_adapters, merged
 from lmscale.mesh import make_mesh
 from lmscale.models import build
 from lmscale.objectives import make_objective
+from lmscale.output_layer import logits
 from lmscale.parts import Tuning, parameters, part_names, tuning_of
 from lmscale.shapes import Shape, shape_of
 from lmscale.spans import OBJECTIVES_OF, written_tokens
@@ -32,7 +33,7 @@ def tuned(family: Family, **start) -> Tuning:
     return found
 
 
-@pytest.mark.parametrize("family", OBJECTIVES_OF)
+@pytest.mark.parametrize("family", [family for family in OBJECTIVES_OF if family != "ngram"])
 @pytest.mark.parametrize(("tied", "positions"), [(True, 0), (False, 16)])
 def test_parameters_are_those_of_the_model(make_assembly, family, tied, positions):
     kind = "learned" if positions else "rotary"
@@ -76,7 +77,11 @@ def test_merged_weights_are_a_path_beside_each_matrix(make_assembly, monkeypatch
     windows = jnp.asarray(np.random.default_rng(0).integers(2, 32, (2, 18)), jnp.int32)
     example = make_objective(t)(windows)
     params = nn.unbox(jax.jit(model.init)(jax.random.key(1), example))["params"]
-    apply = jax.jit(lambda params: model.apply({"params": params}, example))
+
+    def forward(params):
+        return logits(model.apply({"params": params}, example), model.mesh)
+
+    apply = jax.jit(forward)
     tuning = tuned(family, lora=EVERY)
     adapters = make_adapters(tuning, jax.random.key(2))
     plain = apply(params)
@@ -124,7 +129,7 @@ def test_merged_weights_are_a_path_beside_each_matrix(make_assembly, monkeypatch
     monkeypatch.setattr(layers, "products", products)
     monkeypatch.setattr(nn, "scan", unrolled)
     with nn.intercept_methods(around):
-        found = jax.jit(lambda params: model.apply({"params": params}, example))(params)
+        found = jax.jit(lambda params: forward(params))(params)  # traced anew, through `around`
     assert float(jnp.abs(wanted - plain).max()) > 0.1
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
 

@@ -13,6 +13,7 @@ from lmscale.borders import rows_of
 from lmscale.config import MeshConfig
 from lmscale.evaluate import summarise
 from lmscale.mesh import make_mesh, spec
+from lmscale.models import UNROLL_DEPTH
 from lmscale.objectives import Example
 from lmscale.output_layer import cross_entropy
 from lmscale.step import State, Step
@@ -165,7 +166,7 @@ def test_bfloat16_arithmetic_keeps_float32_parameters(make_assembly):
 def test_scanned_layers_equal_unrolled_ones(make_assembly, monkeypatch):
     assembly = make_assembly()
     _, unrolled = run(make_step(assembly), assembly)
-    monkeypatch.setattr("lmscale.models.UNROLL_DEPTH", 0)
+    monkeypatch.setitem(UNROLL_DEPTH, "cpu", 0)
     _, scanned = run(make_step(assembly, fresh=True), assembly)
     COMPILED.clear()
     np.testing.assert_allclose(scanned, unrolled, rtol=1e-5)
