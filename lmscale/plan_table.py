@@ -168,7 +168,7 @@ def as_json(assembly: Assembly, estimate: Estimate | None, memory: Memory | None
             "heads": t.shape.heads or None,
             "params": t.shape.planned_params,
             "params_embedding": t.shape.params_embedding,
-            "params_trained": t.params_trained,
+            "params_trained": t.params_trained if t.tuning else t.shape.planned_params,
             "start": t.pretrained.run_id if t.pretrained else None,
             "pretrained_tokens": t.pretrained_tokens,
             "tokens": run.tokens,
