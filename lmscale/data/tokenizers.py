@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain as end_to_end
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import lexicon
+from lmscale.data import chain, lexicon
 from lmscale.data.shards import Vocabulary
 from lmscale.data.tokenizer_training import trained_kind
 from lmscale.data.vocabulary_kind import KINDS_WORDS
@@ -93,7 +93,13 @@ def piece_tokens(
     ends = [] if eos_id is None else [eos_id]
     pieces = [found + ends for found in processor.Encode(list(documents), num_threads=1)]
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-    return np.fromiter(chain.from_iterable(pieces), "<u4", int(lengths.sum())), lengths
+    return np.fromiter(end_to_end.from_iterable(pieces), "<u4", int(lengths.sum())), lengths
+
+
+def integers_of(documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
+    """The same for documents of integers, as they are."""
+    lengths = np.fromiter((len(document) // 4 for document in documents), np.int64, len(documents))
+    return np.frombuffer(b"".join(documents), "<u4"), lengths
 
 
 class ByteTokenizer:
@@ -160,8 +166,7 @@ class IntegerTokenizer:
         )
 
     def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
-        lengths = np.fromiter((len(document) // 4 for document in documents), np.int64, len(documents))
-        return np.frombuffer(b"".join(documents), "<u4"), lengths
+        return integers_of(documents)
 
 
 class LetterTokenizer:
@@ -183,12 +188,32 @@ class LetterTokenizer:
         return lexicon.tokens_of(documents)
 
 
+class StateTokenizer:
+    """The states of lmscale.data.chain, whose documents are token ids with their end."""
+
+    text = False
+
+    def __init__(self, states: int) -> None:
+        self.vocabulary = describe_vocabulary(
+            "lmscale.data.chain.StateVocabulary",
+            size=chain.FIRST_STATE + states,
+            eos_id=chain.END,
+            unk_id=None,
+            extra_ids=0,
+            probe=PROBE,
+        )
+
+    def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
+        return integers_of(documents)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizerChoice:
     """Which tokenizer reads a corpus: a value that goes to other processes."""
 
     integers: int | None = None  # ids of a corpus of integers
     letters: int | None = None  # of a lexicon
+    states: int | None = None  # of a chain
     model: str | None = None  # path of a SentencePiece model; none: bytes
 
     def make(self) -> Tokenizer:
@@ -196,14 +221,18 @@ class TokenizerChoice:
             return IntegerTokenizer(self.integers)
         if self.letters is not None:
             return LetterTokenizer(self.letters)
+        if self.states is not None:
+            return StateTokenizer(self.states)
         return ByteTokenizer() if self.model is None else SentencePieceTokenizer(self.model)
 
 
 def choose_tokenizer(corpus: Corpus, *, integers: bool) -> TokenizerChoice:
     """The tokenizer of one of lmscale's own sources. Raises InputError for settings that do not fit what it holds."""
-    if corpus.name == "lexicon":
+    if corpus.name in ("lexicon", "chain"):
         if corpus.vocabulary is not None:
             raise InputError(f"corpus.vocabulary: {corpus.vocabulary!r} reads other text; leave it out")
+        if corpus.name == "chain":
+            return TokenizerChoice(states=corpus.chain.states)
         return TokenizerChoice(letters=corpus.lexicon.letters)
     if not integers:
         return TokenizerChoice(model=corpus.vocabulary)
