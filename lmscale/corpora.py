@@ -78,7 +78,7 @@ class Chain:
         normalise(self, "corpus.chain.")
         where = "corpus.chain"
         check(2 <= self.states <= 4096, f"{where}.states", self.states, "must lie between 2 and 4,096")
-        check(0.5 < self.spectrum <= 4, f"{where}.spectrum", self.spectrum, "must lie between 0.5 and 4")
+        check(0.5 < self.spectrum <= 4, f"{where}.spectrum", self.spectrum, "must lie above 0.5, up to 4")
         check(self.knee >= 1, f"{where}.knee", self.knee, "must be at least 1")
         check(0 <= self.variance <= 100, f"{where}.variance", self.variance, "must lie between 0 and 100")
         check(0 <= self.zipf <= 4, f"{where}.zipf", self.zipf, "must lie between 0 and 4")

@@ -1,18 +1,18 @@
 """A source whose entropy rate is known: a Markov chain whose logits are a matrix with a power law of singular values.
 
-From state i of V the chain goes to state j with probability (1 - q) softmax_j(b_j + theta_ij), and ends its document with
-probability q = 1 / (document_tokens - 1); a document begins with softmax(b). b_j = -zipf ln(j + 1 + shift), and theta is
-V sum_k s_k u_k v_k^T over random orthonormal vectors, s_k in proportion to max(k + 1, knee)^-spectrum, whose entries
-have the mean square `variance`. The end of a document is a token like any other, so a text is one chain: the token
-before is all that can be known of the next one, in every window, and the entropy rate is sum_i pi_i H(P_i) with the
-stationary law pi.
+From state i of V the chain goes to state j with probability (1 - q) softmax_j(b_j + theta_ij), and ends its document
+with probability q = 1 / (document_tokens - 1); a document begins with softmax(b). b_j = -zipf ln(j + 1 + shift), and
+theta is V sum_k s_k u_k v_k^T over random orthonormal vectors, s_k in proportion to max(k + 1, knee)^-spectrum, its
+entries of the mean square `variance`. The end of a document is a token like any other, so a text is one chain: the
+token before is all that can be known of the next one, in every window, and the entropy rate is sum_i pi_i H(P_i) with
+the stationary law pi.
 
 A model of width w writes logits of rank w at most, one of which goes to b and to the normalisation: the others can be
-the w - 1 largest singular values, and what it then lacks is half of the sum of s_k^2 beyond, a power w^-(2 spectrum - 1).
-Where D / V tokens tell of each state, those modes are worth learning that stand above the noise, s_k^2 > V / D: what a
-wide model lacks is a power D^-(2 spectrum - 1)/(2 spectrum) (Caponnetto & de Vito 2007, Found. Comput. Math. 7;
-Bordelon et al. 2024, arXiv:2402.01092, for the dynamics). Either limit shuts off what the other would. All rows share
-the directions v_k. Imports no framework.
+the w - 1 largest singular values, and what it then lacks is half the sum of s_k^2 beyond, a power of w with exponent
+1 - 2 spectrum. Where D / V tokens tell of each state, those modes are worth learning that stand above the noise, s_k^2
+> V / D: what a wide model lacks is a power of D with exponent (1 - 2 spectrum) / (2 spectrum) (Caponnetto & de Vito
+2007, Found. Comput. Math. 7). Either limit shuts off what the other would, and so the two are coupled: among laws of
+N and D it is analysis.rivals.Coupled that should hold. All states share the directions v_k. Imports no framework.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def modes(chain: Chain) -> Array:
 
 @lru_cache(maxsize=1)
 def law(chain: Chain) -> Law:
+    """The probabilities from which the text is drawn."""
     b = biases(chain)
     return Law(_softmax(b), _softmax(b + modes(chain)), 1 / (chain.document_tokens - 1))
 
@@ -80,7 +81,8 @@ def stationary(chain: Chain) -> tuple[Array, float]:
     """
     first, following, q = law(chain)
     end = q / (1 + q)
-    return np.linalg.solve(np.eye(chain.states) - (1 - q) * following.T, end * first), end
+    states = np.linalg.solve(np.eye(chain.states) - (1 - q) * following.T, end * first)
+    return np.asarray(states, np.float64), end
 
 
 def entropy_nats(chain: Chain) -> float:
@@ -111,7 +113,7 @@ def documents(chain: Chain, reading: Reading) -> Iterator[Document]:
 
 def _drawn(chain: Chain, number: int, start: int) -> list[NDArray]:
     """Documents `number` to `number + BLOCK_DOCUMENTS`, the first of which begins at token `start` of the text."""
-    first, following, q = law(chain)
+    first, _, q = law(chain)
     chosen = uniform(np.arange(number, number + BLOCK_DOCUMENTS), seed=chain.seed, stream=LENGTHS)
     lengths = np.ones(BLOCK_DOCUMENTS, np.int64)  # in states: longer than n with probability (1 - q)^n
     if q < 1:

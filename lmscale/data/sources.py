@@ -27,7 +27,11 @@ from lmscale.data.token_files import token_documents
 
 __all__ = ["BUILT_IN", "Document", "Survey", "documents", "entropy_nats", "holds_integers", "is_own", "survey"]
 
-LEXICON, CHAIN, BILINGUAL = MADE = "lexicon", "chain", "bilingual"  # of the modules of these names, by settings of a corpus
+LEXICON, CHAIN, BILINGUAL = MADE = (
+    "lexicon",
+    "chain",
+    "bilingual",
+)  # of the modules of these names, by settings of a corpus
 BUILT_IN = ("python_source", "package_source", *MADE)
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
 JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
