@@ -96,12 +96,6 @@ def piece_tokens(
     return np.fromiter(end_to_end.from_iterable(pieces), "<u4", int(lengths.sum())), lengths
 
 
-def integers_of(documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
-    """The same for documents of integers, as they are."""
-    lengths = np.fromiter((len(document) // 4 for document in documents), np.int64, len(documents))
-    return np.frombuffer(b"".join(documents), "<u4"), lengths
-
-
 class ByteTokenizer:
     """seqio.ByteVocabulary(extra_ids=0): byte b is token b + 3."""
 
@@ -156,17 +150,18 @@ class SentencePieceTokenizer:
 
 
 class IntegerTokenizer:
-    """seqio.PassThroughVocabulary(size): integers are their own tokens, and nothing is appended."""
+    """seqio.PassThroughVocabulary(size, eos_id): integers are their own tokens, and nothing is appended."""
 
     text = False
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, eos_id: int | None = None) -> None:
         self.vocabulary = describe_vocabulary(
-            f"{MODULE}.PassThroughVocabulary", size=size, eos_id=None, unk_id=None, extra_ids=0, probe=PROBE
+            f"{MODULE}.PassThroughVocabulary", size=size, eos_id=eos_id, unk_id=None, extra_ids=0, probe=PROBE
         )
 
     def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
-        return integers_of(documents)
+        lengths = np.fromiter((len(document) // 4 for document in documents), np.int64, len(documents))
+        return np.frombuffer(b"".join(documents), "<u4"), lengths
 
 
 class LetterTokenizer:
@@ -188,41 +183,20 @@ class LetterTokenizer:
         return lexicon.tokens_of(documents)
 
 
-class StateTokenizer:
-    """The states of lmscale.data.chain, whose documents are token ids with their end."""
-
-    text = False
-
-    def __init__(self, states: int) -> None:
-        self.vocabulary = describe_vocabulary(
-            "lmscale.data.chain.StateVocabulary",
-            size=chain.FIRST_STATE + states,
-            eos_id=chain.END,
-            unk_id=None,
-            extra_ids=0,
-            probe=PROBE,
-        )
-
-    def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
-        return integers_of(documents)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TokenizerChoice:
     """Which tokenizer reads a corpus: a value that goes to other processes."""
 
     integers: int | None = None  # ids of a corpus of integers
+    eos_id: int | None = None  # that ends the documents of such a corpus
     letters: int | None = None  # of a lexicon
-    states: int | None = None  # of a chain
     model: str | None = None  # path of a SentencePiece model; none: bytes
 
     def make(self) -> Tokenizer:
         if self.integers is not None:
-            return IntegerTokenizer(self.integers)
+            return IntegerTokenizer(self.integers, self.eos_id)
         if self.letters is not None:
             return LetterTokenizer(self.letters)
-        if self.states is not None:
-            return StateTokenizer(self.states)
         return ByteTokenizer() if self.model is None else SentencePieceTokenizer(self.model)
 
 
@@ -232,7 +206,7 @@ def choose_tokenizer(corpus: Corpus, *, integers: bool) -> TokenizerChoice:
         if corpus.vocabulary is not None:
             raise InputError(f"corpus.vocabulary: {corpus.vocabulary!r} reads other text; leave it out")
         if corpus.name == "chain":
-            return TokenizerChoice(states=corpus.chain.states)
+            return TokenizerChoice(integers=chain.FIRST_STATE + corpus.chain.states, eos_id=chain.END)
         return TokenizerChoice(letters=corpus.lexicon.letters)
     if not integers:
         return TokenizerChoice(model=corpus.vocabulary)

@@ -150,3 +150,32 @@ def test_it_keeps_no_fields_and_reads_no_other_vocabulary(tmp_path):
 def test_what_no_source_has_is_refused(changes, line):
     with pytest.raises(InputError, match=re.escape(line)):
         Study(name="a", sizes=(Size(width=16),), tokens=(1000,), corpus=Corpus(chain=Chain(**changes)))
+
+
+MIXED = """
+import numpy as np, seqio, tensorflow as tf
+documents = np.hstack([np.tile(np.arange(2, 22, dtype=np.int32), (200, 1)), np.ones((200, 1), np.int32)])
+documents[:, 0] = np.arange(200) % 30 + 2
+documents[:, 1] = np.arange(200) // 30 + 2
+source = seqio.FunctionDataSource(
+    lambda split, shuffle_files, seed=None: tf.data.Dataset.from_tensor_slices({"targets": documents}), ["train"]
+)
+states = seqio.Feature(seqio.PassThroughVocabulary(32, eos_id=1), add_eos=False)
+seqio.TaskRegistry.add("counting", source, {"targets": states}, preprocessors=[])
+seqio.MixtureRegistry.add("chain_and_counting", [("chain", 3), ("counting", 1)])
+"""
+
+
+def test_a_mixture_takes_it(tmp_path, monkeypatch):
+    """With a Task of the same ids; its folder is that of the chain alone."""
+    (tmp_path / "counted.py").write_text(MIXED)
+    monkeypatch.chdir(tmp_path)
+    alone = Corpus(task="chain", chain=replace(SMALL, tokens=20_000), heldout=0.1)
+    corpus = replace(alone, task="chain_and_counting", module="counted")
+    parts = ensure_prepared(corpus, tmp_path / "shards", echo=print)
+    assert [(part.name, part.rate) for part in parts] == [("chain", 0.75), ("counting", 0.25)]
+    chained, counted = (open_shards(part.folder) for part in parts)
+    assert chained.train.vocabulary.digest == counted.train.vocabulary.digest
+    assert chained.entropy_nats == chain.entropy_nats(alone.chain)
+    (part,) = ensure_prepared(alone, tmp_path / "shards", echo=print)
+    assert open_shards(part.folder).manifest["splits"] == chained.manifest["splits"]
