@@ -3,9 +3,9 @@
     lmscale sweep known_entropy
     lmscale fit known_entropy --law coupled
 
-The text is made (lmscale/data/chain.py): a Markov chain whose entropy rate follows from its matrix. Eight sizes over 32x
-in parameters, four token counts over 8x. `lmscale fit` says whether L0's interval holds the rate. What it costs and
-what it found: experiments/results/known_entropy/README.md
+The text is made (lmscale/data/chain.py): a Markov chain whose entropy rate follows from its matrix. Eight sizes over
+32x in parameters, four token counts over 8x. `lmscale fit` says whether L0's interval holds the rate. What it costs
+and what it found: experiments/results/known_entropy/README.md
 """
 
 from lmscale.config import Chain, Corpus, PowerRule, Recipe, Size, Study
