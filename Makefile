@@ -78,6 +78,7 @@ soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/audit.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/suggest.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/multiplier.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/chain.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Self
 
 from lmscale.corpora import NAME, NAME_RULE, OWN_SET, Corpus, EvalSet
 from lmscale.corpora import Bilingual as Bilingual  # what a study says of its text
+from lmscale.corpora import Chain as Chain
 from lmscale.corpora import Lexicon as Lexicon
 from lmscale.data.clean.settings import Cleaning as Cleaning
 from lmscale.data.facts import Facts as Facts

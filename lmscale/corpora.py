@@ -61,6 +61,35 @@ class Lexicon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chain:
+    """A synthetic text whose entropy rate is known: a Markov chain of a power-law spectrum (lmscale.data.chain)."""
+
+    states: int = 1022  # with padding and the end of a document, 1,024 ids
+    spectrum: float = 1.0  # s_k ~ max(k + 1, knee)^-spectrum, the singular values of the logits
+    knee: int = 8
+    variance: float = 5.0  # of the logits, nats squared
+    zipf: float = 0.7  # next states are alike ~ (j + 1 + shift)^-zipf, but for the spectrum
+    shift: float = 4.0
+    document_tokens: float = 257.0  # on average, its end included
+    tokens: int = 4_194_304  # of the whole text
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        normalise(self, "corpus.chain.")
+        where = "corpus.chain"
+        check(2 <= self.states <= 4096, f"{where}.states", self.states, "must lie between 2 and 4,096")
+        check(0.5 < self.spectrum <= 4, f"{where}.spectrum", self.spectrum, "must lie above 0.5, up to 4")
+        check(self.knee >= 1, f"{where}.knee", self.knee, "must be at least 1")
+        check(0 <= self.variance <= 100, f"{where}.variance", self.variance, "must lie between 0 and 100")
+        check(0 <= self.zipf <= 4, f"{where}.zipf", self.zipf, "must lie between 0 and 4")
+        check(self.shift >= 0, f"{where}.shift", self.shift, "must not be negative")
+        length = self.document_tokens
+        check(2 <= length <= 1e6, f"{where}.document_tokens", length, "must lie between 2 and 1e6")
+        check(self.tokens >= 1000, f"{where}.tokens", self.tokens, "must be at least 1,000")
+        check(0 <= self.seed < 2**31, f"{where}.seed", self.seed, "must lie between 0 and 2^31 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bilingual:
     """Pairs of an invented sentence and its translation into another invented language (lmscale.data.bilingual)."""
 
@@ -95,7 +124,7 @@ class Bilingual:
 class Corpus:
     """What is trained on: a seqio Task or Mixture, a corpus that comes with lmscale, or files named by the user.
 
-    `task` is `python_source`, `package_source`, `lexicon`, `bilingual`, `tfds:NAME[/CONFIG][:VERSION]`,
+    `task` is `python_source`, `package_source`, `lexicon`, `chain`, `bilingual`, `tfds:NAME[/CONFIG][:VERSION]`,
     `hf:PATH[:CONFIG][@REVISION]` (a folder, or a name on the hub) or what `module` registers. `files` are read by their
     ending: JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text;
     text and JSON lines also as .gz.
@@ -120,6 +149,7 @@ class Corpus:
     # a run's identity, but not of the prepared text
     unique_tokens: int | None = None
     lexicon: Lexicon = field(default_factory=Lexicon)  # what the task `lexicon` is made of
+    chain: Chain = field(default_factory=Chain)  # what the task `chain` is made of
     bilingual: Bilingual = field(default_factory=Bilingual)  # what the task `bilingual` is made of
     cleaning: Cleaning | None = None  # of lmscale's own sources of text; none: as they are
     facts: Facts | None = None  # planted into the training text of a built-in corpus or of files

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import lexicon, sources
+from lmscale.data import sources
 from lmscale.data.clean.ledger import Ledger
 from lmscale.data.crew import work
 from lmscale.data.document import Document, Reading
@@ -103,7 +103,7 @@ def _about(place: Place, reading: Reading, ledger: Ledger, dropped: int) -> dict
         "corpus": corpus.name,
         "task": corpus.name,
         "heldout": corpus.heldout,
-        "entropy_nats": lexicon.entropy_nats(corpus.lexicon) if corpus.name == sources.LEXICON else None,
+        "entropy_nats": sources.entropy_nats(corpus),
         "cleaning": ledger.as_json() if corpus.cleaning is not None else None,
         "source": {
             "fingerprint": now,

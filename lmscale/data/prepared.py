@@ -91,7 +91,7 @@ def scored_with(corpus: Corpus, scored: Corpus, root: Path) -> Corpus:
         )
     if corpus.vocabulary is None or scored.vocabulary not in (None, corpus.vocabulary) or not sources.is_own(corpus):
         return scored
-    if not sources.is_own(scored) or scored.name == sources.LEXICON or sources.holds_integers(scored):
+    if not sources.is_own(scored) or scored.name in (sources.LEXICON, sources.CHAIN) or sources.holds_integers(scored):
         return scored
     choice = own_place(corpus, root).choice
     assert choice is not None

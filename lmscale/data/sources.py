@@ -16,7 +16,7 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import bilingual, hub, lexicon, tfds_folder
+from lmscale.data import bilingual, chain, hub, lexicon, tfds_folder
 from lmscale.data.document import Document, Reading
 from lmscale.data.hub import hub_documents
 from lmscale.data.pair_files import pair_documents
@@ -25,9 +25,13 @@ from lmscale.data.python_source import list_package_source, list_python_source, 
 from lmscale.data.text_files import json_documents, parquet_documents, text_documents
 from lmscale.data.token_files import token_documents
 
-__all__ = ["BUILT_IN", "Document", "Survey", "documents", "holds_integers", "is_own", "survey"]
+__all__ = ["BUILT_IN", "Document", "Survey", "documents", "entropy_nats", "holds_integers", "is_own", "survey"]
 
-LEXICON, BILINGUAL = MADE = "lexicon", "bilingual"  # of the modules of these names, by settings of a corpus
+LEXICON, CHAIN, BILINGUAL = MADE = (
+    "lexicon",
+    "chain",
+    "bilingual",
+)  # of the modules of these names, by settings of a corpus
 BUILT_IN = ("python_source", "package_source", *MADE)
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
 JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
@@ -95,6 +99,8 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
         return tfds_documents(corpus, reading)
     if corpus.task == LEXICON:
         return lexicon.documents(corpus.lexicon, reading)
+    if corpus.task == CHAIN:
+        return chain.documents(corpus.chain, reading)
     if corpus.task == BILINGUAL:
         return bilingual.documents(corpus.bilingual, reading)
     return python_documents(_python_files(corpus)[0], corpus, reading)
@@ -126,12 +132,21 @@ def survey(corpus: Corpus) -> Survey:
     if corpus.task == BILINGUAL:
         size = corpus.bilingual.sentences * bilingual.PAIR_BYTES
         return Survey(fingerprint=bilingual.fingerprint(corpus.bilingual), size=size)
+    if corpus.task == CHAIN:
+        return Survey(fingerprint=chain.fingerprint(corpus.chain), size=4 * corpus.chain.tokens)
     if corpus.task == LEXICON:
         return Survey(fingerprint=lexicon.fingerprint(corpus.lexicon), size=corpus.lexicon.tokens)
     _check_slices(corpus, {"source"}, "Python sources")
     files, left_out, packages = _python_files(corpus)
     fingerprint, size = _hash_files(files, "corpus.task")
     return Survey(fingerprint=fingerprint, size=size, left_out=left_out, packages=packages)
+
+
+def entropy_nats(corpus: Corpus) -> float | None:
+    """The entropy rate of a corpus in nats a token, where it is known."""
+    if corpus.name == LEXICON:
+        return lexicon.entropy_nats(corpus.lexicon)
+    return chain.entropy_nats(corpus.chain) if corpus.name == CHAIN else None
 
 
 def module_fingerprint(module: str | None) -> str:

@@ -34,7 +34,7 @@ def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:
     if sources.is_own(corpus):
         return _register(re.sub(r"[^\w.-]", "_", corpus.task), corpus)
     for name in sources.BUILT_IN:  # a user's Mixture may name them
-        if name not in sources.MADE and name not in seqio.TaskRegistry.names():
+        if name not in (sources.LEXICON, sources.BILINGUAL) and name not in seqio.TaskRegistry.names():
             _register(name, replace(corpus, task=name, slices=()))
     if corpus.module is not None:
         _import(corpus.module)
@@ -104,7 +104,7 @@ def _register(name: str, corpus: Corpus) -> seqio.Task:
         seqio.TaskRegistry.remove(name)
     choice = choose_tokenizer(corpus, integers=sources.holds_integers(corpus))
     if choice.integers is not None:
-        vocabulary, preprocessors = seqio.PassThroughVocabulary(choice.integers), []
+        vocabulary, preprocessors = seqio.PassThroughVocabulary(choice.integers, choice.eos_id), []
     else:
         model = choice.model
         check(

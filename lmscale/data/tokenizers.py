@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain as end_to_end
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import lexicon
+from lmscale.data import chain, lexicon
 from lmscale.data.shards import Vocabulary
 from lmscale.data.tokenizer_training import trained_kind
 from lmscale.data.vocabulary_kind import KINDS_WORDS
@@ -93,7 +93,7 @@ def piece_tokens(
     ends = [] if eos_id is None else [eos_id]
     pieces = [found + ends for found in processor.Encode(list(documents), num_threads=1)]
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-    return np.fromiter(chain.from_iterable(pieces), "<u4", int(lengths.sum())), lengths
+    return np.fromiter(end_to_end.from_iterable(pieces), "<u4", int(lengths.sum())), lengths
 
 
 class ByteTokenizer:
@@ -150,13 +150,13 @@ class SentencePieceTokenizer:
 
 
 class IntegerTokenizer:
-    """seqio.PassThroughVocabulary(size): integers are their own tokens, and nothing is appended."""
+    """seqio.PassThroughVocabulary(size, eos_id): integers are their own tokens, and nothing is appended."""
 
     text = False
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, eos_id: int | None = None) -> None:
         self.vocabulary = describe_vocabulary(
-            f"{MODULE}.PassThroughVocabulary", size=size, eos_id=None, unk_id=None, extra_ids=0, probe=PROBE
+            f"{MODULE}.PassThroughVocabulary", size=size, eos_id=eos_id, unk_id=None, extra_ids=0, probe=PROBE
         )
 
     def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
@@ -188,12 +188,13 @@ class TokenizerChoice:
     """Which tokenizer reads a corpus: a value that goes to other processes."""
 
     integers: int | None = None  # ids of a corpus of integers
+    eos_id: int | None = None  # that ends the documents of such a corpus
     letters: int | None = None  # of a lexicon
     model: str | None = None  # path of a SentencePiece model; none: bytes
 
     def make(self) -> Tokenizer:
         if self.integers is not None:
-            return IntegerTokenizer(self.integers)
+            return IntegerTokenizer(self.integers, self.eos_id)
         if self.letters is not None:
             return LetterTokenizer(self.letters)
         return ByteTokenizer() if self.model is None else SentencePieceTokenizer(self.model)
@@ -201,9 +202,11 @@ class TokenizerChoice:
 
 def choose_tokenizer(corpus: Corpus, *, integers: bool) -> TokenizerChoice:
     """The tokenizer of one of lmscale's own sources. Raises InputError for settings that do not fit what it holds."""
-    if corpus.name == "lexicon":
+    if corpus.name in ("lexicon", "chain"):
         if corpus.vocabulary is not None:
             raise InputError(f"corpus.vocabulary: {corpus.vocabulary!r} reads other text; leave it out")
+        if corpus.name == "chain":
+            return TokenizerChoice(integers=chain.FIRST_STATE + corpus.chain.states, eos_id=chain.END)
         return TokenizerChoice(letters=corpus.lexicon.letters)
     if not integers:
         return TokenizerChoice(model=corpus.vocabulary)
