@@ -75,6 +75,7 @@ def lmscale(size: Size, path: str) -> Train:
         epsilon=1e-8,
         clip_norm=CLIP,
         compute_dtype="float32",
+        moments_dtype="float32",
     )
     shape = Shape(
         width=size.width,

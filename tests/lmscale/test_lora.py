@@ -1,5 +1,7 @@
 """Parameters by name, adapters against the path that Hu et al. 2021 draw beside a matrix, and their number."""
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from lmscale.lora import make_adapters, merged
 from lmscale.mesh import make_mesh
 from lmscale.models import build
 from lmscale.objectives import make_objective
-from lmscale.output_layer import logits
+from lmscale.output_layer import Output, logits
 from lmscale.parts import Tuning, parameters, part_names, tuning_of
 from lmscale.shapes import Shape, shape_of
 from lmscale.spans import OBJECTIVES_OF, written_tokens
@@ -79,7 +81,7 @@ def test_merged_weights_are_a_path_beside_each_matrix(make_assembly, monkeypatch
     params = nn.unbox(jax.jit(model.init)(jax.random.key(1), example))["params"]
 
     def forward(params):
-        return logits(model.apply({"params": params}, example), model.mesh)
+        return logits(cast(Output, model.apply({"params": params}, example)), model.mesh)
 
     apply = jax.jit(forward)
     tuning = tuned(family, lora=EVERY)

@@ -1,5 +1,7 @@
 """Parameter and FLOP formulas against the real tree, the real program, and published models."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -12,7 +14,7 @@ from lmscale.config import MeshConfig, Size
 from lmscale.mesh import make_mesh
 from lmscale.models import build
 from lmscale.objectives import Example
-from lmscale.output_layer import logits
+from lmscale.output_layer import Output, logits
 from lmscale.shapes import Shape, ladder_depth, shape_for, shape_of
 
 SHAPES = [
@@ -52,9 +54,12 @@ def test_params_equal_the_real_tree(family, shape):
 @each_shape
 def test_flops_equal_the_dot_products_of_the_program(family, shape):
     batch = 3
-    model = build(family, shape, make_mesh(MeshConfig()), jnp.float32)
+    mesh = make_mesh(MeshConfig())
+    model = build(family, shape, mesh, jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example(shape, batch))
-    jaxpr = jax.make_jaxpr(lambda *given: logits(model.apply(*given), model.mesh))(params, example(shape, batch))
+    jaxpr = jax.make_jaxpr(lambda *given: logits(cast(Output, model.apply(*given)), mesh))(
+        params, example(shape, batch)
+    )
     assert dot_flops(jaxpr.jaxpr) == shape.forward_flops_per_token(SEQUENCE) * batch * SEQUENCE
 
 
@@ -82,10 +87,11 @@ def jaxprs_in(params: dict) -> list:
 
 def test_flops_agree_with_xla_on_an_unscanned_model():
     shape, sequence, batch = shape_of(Size(width=128, depth=2), vocab=512), 64, 4
-    model = build("decoder", shape, make_mesh(MeshConfig()), jnp.float32)
+    mesh = make_mesh(MeshConfig())
+    model = build("decoder", shape, mesh, jnp.float32)
     given = example(shape, batch, sequence)
     params = jax.eval_shape(model.init, jax.random.key(0), given)
-    program = jax.jit(lambda *given: logits(model.apply(*given), model.mesh))
+    program = jax.jit(lambda *given: logits(cast(Output, model.apply(*given)), mesh))
     counted = program.lower(params, given).compile().cost_analysis()
     ours = shape.forward_flops_per_token(sequence) * batch * sequence
     assert counted is not None
