@@ -19,7 +19,7 @@ K, ALPHA, BETA = 1.9e4, 0.18, 0.38
 SIZES, COUNTS = (1e6, 4e6, 16e6), (3e5, 1e6, 3e6)
 
 
-def frame() -> pd.DataFrame:
+def frame() -> Any:  # a DataFrame, of whose selections pandas' types do not know that they are
     """Three sizes from scratch at many counts, and fine-tuned at three."""
     rows = []
     for n in SIZES:
@@ -32,7 +32,7 @@ def frame() -> pd.DataFrame:
     return made.assign(run_id=[f"run{i}" for i in range(len(made))], corpus="c", trajectory=made["family"])
 
 
-def read(made: Any):  # a selection of rows is a DataFrame, which pandas' types do not know
+def read(made: Any):
     return from_frame(made, by="family")
 
 
