@@ -77,7 +77,7 @@ class Law(ABC):
 
 
 def budgets(flops: ArrayLike) -> Array:
-    """FLOPs in float64. Raises InputError for one that is not finite and positive."""
+    """FLOPs in float64. Raises InputError for one that is not finite and positive, or that no size could spend."""
     values = np.asarray(flops, np.float64)
     if not np.all(np.isfinite(values) & (values > 0)):
         raise InputError(f"flops: {values} is no budget; give finite positive FLOPs such as 1e21")

@@ -27,7 +27,7 @@ class MultiplierRow:
     """At `loss_nats`: the least FLOPs (6ND) of both, and second over first with its 95 % interval.
 
     An end of the interval is infinite, or zero, where resamples never reach the loss; interval is None without
-    resamples. measured: both laws were fitted to runs of at least that compute; otherwise it is an extrapolation.
+    resamples. measured: both laws were fitted to runs of less and of more compute; otherwise it is an extrapolation.
     """
 
     loss_nats: float
@@ -103,7 +103,7 @@ def multiplier(
             second_flops=float(needed[1][i]),
             multiplier=float(ratio[i]),
             interval=ends[i],
-            measured=bool(needed[0][i] <= first.flops_max * 1.001 and needed[1][i] <= second.flops_max * 1.001),
+            measured=_measured(first, needed[0][i]) and _measured(second, needed[1][i]),
         )
         for i, loss in enumerate(at)
     )
@@ -118,6 +118,10 @@ def multiplier(
         bootstrap=0 if drawn is None else len(drawn),
         warnings=tuple(said),
     )
+
+
+def _measured(fit: Fit, flops: float) -> bool:
+    return bool(fit.table.flops_6nd.min() * 0.999 <= flops <= fit.flops_max * 1.001)
 
 
 def compute_for(law: Law, losses: Array, unique_tokens: ArrayLike | None = None) -> Array:

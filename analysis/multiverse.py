@@ -26,7 +26,7 @@ from analysis.fit import Fit, fit
 from analysis.forms import FORMS
 from analysis.isoflop import isoflop
 from analysis.laws import Array, Optimum
-from analysis.optimal import require_interior
+from analysis.optimal import budgets_asked, require_interior
 from analysis.rows import listed
 from analysis.solve import HUBER_DELTA
 from analysis.table import Table
@@ -112,7 +112,7 @@ def multiverse(
         if FORMS[law].fits.models_repeats:
             raise InputError(f"laws: {law!r} depends on the text there is, which is no choice; leave it out")
     base = fit(table, bootstrap=bootstrap, seed=seed)
-    budget = 10 * base.flops_max if flops is None else float(flops)
+    budget = 10 * base.flops_max if flops is None else float(budgets_asked([flops], base.flops_max)[0])
     at = np.array([budget])
     best = base.law.optimum(at)
     found: list[Universe] = []

@@ -15,6 +15,9 @@ EDGE = 1.001  # a budget this much past the data is past it
 LOST = 0.025  # of the resamples: more without an optimum leave a 95 % interval without an end
 
 
+FLOPS_MOST = 1e40  # as of the target of a study (lmscale.config)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimalRow:
     """The best use of one budget: C = 6ND in FLOPs, parameters, tokens, nats per token; intervals are 95 %.
@@ -99,8 +102,16 @@ def row_warnings(rows: Sequence[OptimalRow], resampled: bool) -> tuple[str, ...]
 
 
 def budgets_asked(flops: Sequence[float] | None, flops_max: float) -> Array:
-    """The budgets asked for, by default 1, 10 and 100 times the largest compute that was measured."""
-    return flops_max * np.array([1.0, 10.0, 100.0]) if flops is None else np.asarray(flops, np.float64)
+    """The budgets asked for, by default 1, 10 and 100 times the largest compute that was measured.
+
+    Raises InputError for one beyond FLOPS_MOST.
+    """
+    if flops is None:
+        return flops_max * np.array([1.0, 10.0, 100.0])
+    asked = np.asarray(flops, np.float64)
+    if asked.size and asked.max() > FLOPS_MOST:
+        raise InputError(f"flops: {asked.max():g} is beyond any law; give at most {FLOPS_MOST:g}")
+    return asked
 
 
 def optimal_rows(

@@ -57,6 +57,9 @@ class TransferLaw:
     reason: str = ""
 
 
+TUNED = ("_finetuned", "_lora")  # how the families of runs that began from others end
+
+
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
     """What every fine-tuned run was saved, and the law of each family of them."""
@@ -84,16 +87,21 @@ def transfer(table: Table) -> Transfer:
                 f"one with --where {column}={values[-1]}"
             )
     alone = blank(frame, "start")
+    tuned = texts(frame, "family").str.endswith(TUNED).to_numpy(bool)
+    if (odd := np.flatnonzero(alone == tuned)).size:
+        name, family = texts(frame, "run_id").iloc[odd[0]], texts(frame, "family").iloc[odd[0]]
+        has = "no start" if alone[odd[0]] else "a start"
+        raise InputError(f"start: run {name!r} is of family {family!r} and has {has}; mend its row, or leave it out")
     if alone.all() or not alone.any():
         missing = "begins from another: sweep with --start.run" if alone.all() else "is from scratch: --start none"
         raise InputError(f"start: no run of the table {missing}, into the same study")
     params, tokens, losses = table.params, table.tokens, table.loss_nats
     scratch = {n: _by_tokens(tokens[of], losses[of]) for n in np.unique(params) if (of := alone & (params == n)).any()}
     names, families = texts(frame, "run_id").to_numpy(object), texts(frame, "family").to_numpy(object)
-    tuned = sorted(np.flatnonzero(~alone), key=lambda i: (families[i], params[i], tokens[i]))
+    begun = sorted(np.flatnonzero(~alone), key=lambda i: (families[i], params[i], tokens[i]))
     saved = tuple(
         _saved(str(names[i]), str(families[i]), float(params[i]), float(tokens[i]), float(losses[i]), scratch)
-        for i in tuned
+        for i in begun
     )
     laws = tuple(
         _law(family, [s for s in saved if s.family == family]) for family in dict.fromkeys(s.family for s in saved)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.fit import Fit
+    from analysis.table import Table
 
 COMMANDS = {
     "compare": "say how many times the compute one recipe, corpus or family needs for the loss of another",
@@ -87,11 +88,14 @@ def multiverse(args: argparse.Namespace) -> int:
     from analysis.multiverse import LAWS
     from analysis.multiverse import multiverse as every
     from analysis.multiverse_text import multiverse_text
+    from lmscale.table_family import refuse_counted
 
     flops = None if args.flops is None else positive("flops", args.flops)
     bootstrap, seed = resamples(args)
     laws = tuple(dict.fromkeys(args.laws)) if args.laws else LAWS
-    found = every(table_asked(args), flops, laws=laws, bootstrap=bootstrap, seed=seed)
+    table = table_asked(args)
+    refuse_counted(table)
+    found = every(table, flops, laws=laws, bootstrap=bootstrap, seed=seed)
     say(args, multiverse_text(found, width=width()))
 
     def draw() -> Figure:
@@ -128,18 +132,27 @@ def _tables(args: argparse.Namespace) -> Mapping[str, Fit]:
     if names[0] == names[1]:
         names = [args.runs, args.other] if args.runs != args.other else ["first", "second"]
     tables = [table_asked(argparse.Namespace(**{**vars(args), "runs": runs})) for runs in (args.runs, args.other)]
-    for column in ("eval_set", "tokenizer"):
-        told = [_only(table.frame, column) for table in tables]
-        if None not in told and told[0] != told[1]:
-            raise InputError(
-                f"{column}: {told[0]!r} and {told[1]!r} differ, and losses of the two say nothing of each other; "
-                "score both on one set"
-            )
+    _check_comparable(tables)
     # Seeds of their own: two studies of one design would otherwise be resampled alike.
     fits = [
         fit(table, args.law, bootstrap=bootstrap, seed=seed + k, **fit_options(args)) for k, table in enumerate(tables)
     ]
     return dict(zip(names, fits, strict=True))
+
+
+def _check_comparable(tables: Sequence[Table]) -> None:
+    """Raises InputError for runs whose losses are of other tokens, other text, or another question, and for n-grams."""
+    from lmscale.table_family import refuse_counted
+
+    for table in tables:
+        refuse_counted(table)
+    for column in ("eval_set", "tokenizer", "objective"):
+        told = [_only(table.frame, column) for table in tables]
+        if None not in told and told[0] != told[1]:
+            raise InputError(
+                f"{column}: {told[0]!r} and {told[1]!r} differ, and losses of the two say nothing of each other; "
+                "compare runs of one"
+            )
 
 
 def _groups(args: argparse.Namespace) -> Mapping[str, Fit]:
@@ -154,7 +167,7 @@ def _groups(args: argparse.Namespace) -> Mapping[str, Fit]:
     names = list(args.groups or there)
     unknown = [name for name in names if name not in there]
     if unknown or len(set(names)) != 2:
-        wrong = f"{unknown[0]!r} is none of them" if unknown else f"{len(set(names))} groups are no pair"
+        wrong = f"{unknown[0]!r} is none of them" if unknown else f"{len(set(names))} of them, where two are compared"
         raise InputError(f"groups: {wrong}; name two of {', '.join(there)}, the one asked about first")
     fits = {}
     for name in names:
@@ -162,6 +175,7 @@ def _groups(args: argparse.Namespace) -> Mapping[str, Fit]:
         if found is None:
             raise InputError(f"groups: {name!r} has no law ({there[name].reason}); choose another, or add runs")
         fits[name] = found
+    _check_comparable([found.table for found in fits.values()])
     return fits
 
 

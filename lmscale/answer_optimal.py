@@ -55,6 +55,7 @@ def optimal(args: argparse.Namespace) -> int:
     from analysis.near_best import WITHIN_NATS
     from lmscale.answer import common_json, fitted_asked
     from lmscale.next_study import check_write, write_next
+    from lmscale.table_family import refuse_counted
 
     flops = None if args.flops is None else [positive("flops", text) for text in args.flops]
     unique = None if args.unique_tokens is None else positive("unique_tokens", args.unique_tokens)
@@ -63,11 +64,7 @@ def optimal(args: argparse.Namespace) -> int:
     check_write(args, flops)
     device = _device(args)
     fitted = fitted_asked(args)
-    if family_of(fitted.table) == "ngram":
-        raise InputError(
-            "family: 'ngram' is counted, not trained: 6ND is no compute of it, and no size is optimal; choose another "
-            "family with --where family=decoder"
-        )
+    refuse_counted(fitted.table)
     curves = curves_beside(args, fitted)
     if not fitted.identifiable:
         return _others_alone(args, fitted, curves, flops)
@@ -143,25 +140,18 @@ def approaches_json(found: Approaches) -> dict[str, Any]:
     return {"approaches": exponents, "refused": dict(found.refused), "disagreements": list(found.disagreements)}
 
 
-def family_of(table: Table) -> str:
-    """The one whose shapes its rows have, or '' where the table does not say."""
-    name = str(table.frame["family"].iloc[0]) if "family" in table.frame else ""
-    return name.removesuffix("_finetuned").removesuffix("_lora")  # which have the shapes of what they began as
-
-
 def shape_near(params: float, table: Table) -> Shape | None:
     """The ladder's shape for N parameters of this table's family, or None where the ladder has none near it."""
-    from lmscale.config import Family, Size
-    from lmscale.shapes import SHAPES, shape_for, shape_of
+    from lmscale.config import Size
+    from lmscale.shapes import shape_for, shape_of
+    from lmscale.table_family import kind_of
 
     vocab = DEFAULT_VOCAB
     if "vocab" in table.frame:
         given = str(table.frame["vocab"].iloc[0])
         vocab = int(positive("vocab", given, such_as="256")) if given.strip() else DEFAULT_VOCAB
-    families: dict[str, Family] = {name: name for name in SHAPES}
-    family = families.get(family_of(table), "decoder")  # of a table from elsewhere: a decoder
     try:
-        shape = shape_for(params, shape_of(Size(width=16), vocab=vocab, family=family))
+        shape = shape_for(params, shape_of(Size(width=16), vocab=vocab, family=kind_of(table)[0]))
     except InputError:
         return None
     return shape if abs(math.log(shape.params / params)) < math.log(1.5) else None
@@ -212,8 +202,9 @@ def _bills(
     table = decision.fit.table
     share = share_of(table, device, given)
     sequence = None
-    if "sequence" in table.frame and all(shapes):
-        sequence = int(positive("sequence", str(table.frame["sequence"].iloc[0]), such_as="1024"))
+    told = str(table.frame["sequence"].iloc[0]).strip() if "sequence" in table.frame else ""
+    if told and all(shapes):
+        sequence = int(positive("sequence", told, such_as="1024"))
     bills = []
     for row, shape in zip(decision.rows, shapes, strict=True):
         exact = None if shape is None or sequence is None else shape.train_flops(row.tokens, sequence)

@@ -478,6 +478,8 @@ class Study:
                 good = (size.order is not None) == (family == "ngram")
                 mend = "has an order, such as 3-gram" if family == "ngram" else "has a width, such as 64x2"
                 check(good, "sizes", str(size), f"is no size of family {family!r}, which {mend}")
+        mend = "names cells of one family's grid; leave it out, or further"
+        check(not (self.only and self.further), "only", [str(cell.size) for cell in self.only], mend)
         if self.corpus.facts is not None:
             for family, objective in kinds:
                 check(

@@ -76,6 +76,7 @@ def planned_asked(args: argparse.Namespace, asked: Asked | None) -> tuple[Option
     """The runs planned (with candidates, where they are asked for), the study they are of, the prior, the budget."""
     from lmscale.candidates import Options, of_study, of_table, planned_of
     from lmscale.studies import STUDIES
+    from lmscale.table_family import kind_of, refuse_counted
 
     assembly = table = None
     if args.runs.endswith(".py") or (STUDIES / f"{args.runs}.py").is_file():
@@ -89,6 +90,7 @@ def planned_asked(args: argparse.Namespace, asked: Asked | None) -> tuple[Option
                 f"argument: {args.overrides[0]!r} is not known to 'lmscale audit', and {args.runs!r} is no study"
             )
         table = table_asked(args)
+        refuse_counted(table)
         planned = Planned.of(table)
     own = None if assembly is None else assembly.study.target_flops
     flops = TARGET * float(planned.flops.max()) if own is None else own
@@ -101,6 +103,11 @@ def planned_asked(args: argparse.Namespace, asked: Asked | None) -> tuple[Option
         options = of_study(assembly.study, assembly.plan[0].text, assembly.plan, asked.params, asked.tokens)
     else:
         assert table is not None
+        if kind_of(table)[0] != "decoder":
+            raise InputError(
+                f"suggest: the runs of a table are continued as decoders, and these are of family "
+                f"{kind_of(table)[0]!r}; audit their study instead"
+            )
         vocab = DEFAULT_VOCAB
         if "vocab" in table.frame and str(table.frame["vocab"].iloc[0]).strip():
             vocab = int(positive("vocab", str(table.frame["vocab"].iloc[0]), such_as="256"))
@@ -125,6 +132,11 @@ def _assembly(args: argparse.Namespace) -> Assembly:
     from lmscale.studies import load_study, override
 
     study = override(load_study(args.runs), args.overrides)
+    if study.family == "ngram" or study.further:
+        raise InputError(
+            "further: every family has a law of its own, and an n-gram's is none of compute; audit one family of "
+            "networks, with --further none"
+        )
     if len(study.recipes) > 1:
         raise InputError(
             "rate_multipliers: every rate and schedule has a law of its own; audit one, with --rate-multipliers 1"

@@ -13,7 +13,7 @@ from lmscale.asked import find
 
 if TYPE_CHECKING:
     from analysis.decision import Decision
-    from lmscale.config import Study
+    from lmscale.config import Family, Objective, Study
     from lmscale.shapes import Shape
 
 
@@ -33,6 +33,7 @@ def write_next(args: argparse.Namespace, decision: Decision) -> str:
     """Write the study of the answer; what to do with it."""
     from analysis.summary import quantity
     from lmscale.answer_optimal import shape_near
+    from lmscale.table_family import kind_of
     from lmscale.write_study import write_study
 
     row = decision.served[0] if decision.served else decision.rows[0]
@@ -40,7 +41,7 @@ def write_next(args: argparse.Namespace, decision: Decision) -> str:
     if shape is None:
         raise InputError(f"write: the ladder has no shape near N* = {quantity(row.params)}; write the study by hand")
     base, said = _base(args)
-    study = _next(base, args.write.stem, shape, row.tokens)
+    study = _next(base, args.write.stem, shape, row.tokens, *kind_of(decision.fit.table))
     served = f", served {decision.served[0].served_tokens:.3g} tokens" if decision.served else ""
     about = (
         f"The model that lmscale optimal chose for {row.flops:.3g} FLOPs (6ND{served}) from {Path(args.runs).name}.\n\n"
@@ -63,16 +64,29 @@ def _base(args: argparse.Namespace) -> tuple[Study | None, str]:
     return None, "Text and recipe are lmscale's defaults: put yours in."
 
 
-def _next(base: Study | None, name: str, shape: Shape, tokens: float) -> Study:
+def _next(base: Study | None, name: str, shape: Shape, tokens: float, family: Family, objective: Objective) -> Study:
+    """One run of that family: of the base's recipe and text, if there is one."""
     from lmscale.config import Size, Study
 
-    size = Size(width=shape.width, depth=shape.depth, heads=shape.heads)
+    heads = shape.heads if shape.usual_heads(shape.width) > 1 else None  # an LSTM has none
+    size = Size(width=shape.width, depth=shape.depth, heads=heads)
     if base is None:
-        return Study(name=name, sizes=(size,), tokens=(round(tokens),), allow_collinear=True)
-    if base.family == "lstm":
-        size = Size(width=shape.width, depth=shape.depth)
+        return Study(
+            name=name,
+            family=family,
+            objective=objective,
+            sizes=(size,),
+            tokens=(round(tokens),),
+            allow_collinear=True,
+        )
+    members = [member for member in base.members if (member.family, member.objective) == (family, objective)]
+    if not members:
+        raise InputError(
+            f"write: the runs are of family {family!r} with objective {objective!r}, which the study {base.name!r} "
+            "does not train; write the study by hand"
+        )
     return replace(
-        base,
+        members[0],
         name=name,
         sizes=(size,),
         tokens=(round(tokens),),
@@ -82,7 +96,6 @@ def _next(base: Study | None, name: str, shape: Shape, tokens: float) -> Study:
         flops_max=None,
         target_flops=None,
         seeds=base.seeds[:1],
-        further=(),
         only=(),
         allow_collinear=True,
     )

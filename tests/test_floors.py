@@ -25,6 +25,7 @@ FRAMEWORK_FREE = [
     "order",
     "candidates",
     "write_study",
+    "table_family",
     "design_asked",
     "design_commands",
     "estimate",
