@@ -30,7 +30,7 @@ class Noise:
     shared: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sd <= 1:
+        if not 0 < self.sd <= 10:
             raise InputError(f"residual_sd: {self.sd} is no relative error; give a positive number such as 0.005")
         if not 0 <= self.shared <= 1:
             raise InputError(f"shared: {self.shared} is no share of a variance; give a number from 0 to 1 such as 0.5")
