@@ -36,7 +36,8 @@ class Chart:
 def told(head: Row, rows: Iterable[Row]) -> list[str]:
     """What each mark says under the pointer: its row of the table, cell by cell."""
     return [
-        "<br>".join(f"{name}: {html.escape(cell)}" for name, cell in zip(head, row, strict=True) if cell) for row in rows
+        "<br>".join(f"{name}: {html.escape(cell)}" for name, cell in zip(head, row, strict=True) if cell)
+        for row in rows
     ]
 
 
@@ -85,3 +86,7 @@ def ticks(low: float, high: float) -> dict[str, str]:
 def short(values: Any) -> list[Any]:
     """Numbers of DIGITS digits; one that is not finite is a gap."""
     return [float(f"{v:.{DIGITS}g}") if np.isfinite(v) else None for v in np.asarray(values, np.float64).tolist()]
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" + "s" * (number != 1)

@@ -125,9 +125,7 @@ def _fitting(fit: Fit, tested: Backtest | None) -> dict[str, str]:
     weighed = "" if np.ptp(fit.weight) == 0 else ", runs weighed"
     test = NOT_RECORDED
     if tested is not None:
-        test = (
-            f"{len(tested.rows)} runs of largest compute held out: mean error {100 * tested.mean_relative_error:.2g} %"
-        )
+        test = f"runs of largest compute held out, {len(tested.rows)} in number: mean error {100 * tested.mean_relative_error:.2g} %"
         if tested.coverage is not None:
             test += f", {tested.coverage:.0%} inside their 95 % intervals"
     return {

@@ -19,9 +19,9 @@ li { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.25em 0.8em 0.25em 0; border-bottom: 1px solid #eee; vertical-align: top; }
 td { white-space: nowrap; }
-#checklist td, #excluded td:last-child, #isoflop td:last-child, #approaches td:last-child { white-space: normal; }
+#checklist td, #excluded td:last-child, #isoflop td:last-child { white-space: normal; }
 #checklist td { min-width: 7em; }
-#isoflop td:last-child, #approaches td:last-child, #excluded td:last-child { min-width: 14em; }
+#isoflop td:last-child, #excluded td:last-child { min-width: 14em; }
 #checklist .wide { max-height: none; }
 th { position: sticky; top: 0; background: #fff; white-space: nowrap; }
 pre { overflow: auto; font-size: 0.8rem; }

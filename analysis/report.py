@@ -79,7 +79,7 @@ def report(
         tested = backtest(
             fit.table,
             fit.law.name,
-            holdout=max(1, int(HELD_OUT * len(fit.table))),
+            holdout=max(1, round(HELD_OUT * len(fit.table))),
             bootstrap=min(fit.bootstrap, BACKTEST_RESAMPLES),
             seed=fit.seed,
             **_options(fit),

@@ -49,7 +49,7 @@ def run_marks(report: Report, x: Array, y: Array, **more) -> dict:
     sizes = np.log10(report.fit.table.params)
     at = np.linspace(sizes.min(), sizes.max(), 4) if np.ptp(sizes) > 0 else sizes[:1]
     bar = {
-        "title": {"text": "parameters", "side": "right"},
+        "title": {"text": "N", "side": "top"},
         "tickvals": short(at),
         "ticktext": [quantity(10**v, 2) for v in at],
         "thickness": 10,
@@ -67,7 +67,7 @@ def near_optimum(report: Report) -> Chart | None:
     if decision is None:
         return None
     within = decision.near[0].within_nats
-    head: Row = ("FLOPs (6ND)", "the data", "parameters N*", "tokens D*", "loss (nats)", "D*/N*", "as good: N")
+    head: Row = ("FLOPs (6ND)", "the data", "parameters N*", "tokens D*", "loss (nats)", "D*/N*", "as good sizes")
     traces, rows = [], []
     for i, (row, near) in enumerate(zip(decision.rows, decision.near, strict=True)):
         colour = COLOURS[i % len(COLOURS)]
@@ -168,7 +168,7 @@ def surface(report: Report) -> Chart:
     traces = [{
         "type": "contour", "x": short(n), "y": short(d), "z": [short(row) for row in loss], "colorscale": SCALE,
         "reversescale": True, "ncontours": 18, "contours": {"showlabels": True, "labelfont": {"size": 10}},
-        "line": {"width": 0.7}, "colorbar": {"title": {"text": "nats", "side": "right"}, "thickness": 10},
+        "line": {"width": 0.7}, "colorbar": {"title": {"text": "nats", "side": "top"}, "thickness": 10},
         "hovertemplate": "N %{x:.3s}<br>D %{y:.3s}<br>law %{z:.4f} nats<extra></extra>", "name": "law",
     }]  # fmt: skip
     found = best_along(report, reach(report))

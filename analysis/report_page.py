@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from analysis import report_figures, report_tests
-from analysis.chart import Chart
+from analysis.chart import Chart, counted
 from analysis.checklist import NOT_RECORDED
 from analysis.decision_text import counting_lines, loss_cell, quantity_cell
 from analysis.errors import InputError
@@ -82,7 +82,9 @@ def _script(text: str) -> str:
 def _answer(report: Report) -> str:
     fit, decision = report.fit, report.decision
     if decision is None:
-        lines = [f'<p class="big">These runs tell no best size by the fitted law: {_e(report.missing["decision"])}.</p>']
+        lines = [
+            f'<p class="big">These runs tell no best size by the fitted law: {_e(report.missing["decision"])}.</p>'
+        ]
         others = [answer for answer in report.approaches.answers if answer.method != "parametric"]
         if others:
             lines.append("<p>The other approaches answer below; read their warnings.</p>")
@@ -102,9 +104,9 @@ def _answer(report: Report) -> str:
     if any(r.params_interval is None for r in decision.rows) and fit.samples is not None:
         lines.append("<p>Where no interval stands, too many resamples have no best size to give it an end.</p>")
     lines += [f'<p class="honest">{_e(line)}</p>' for line in honesty_lines(fit) if line]
-    counted = counting_lines(decision, 110)
-    if counted:
-        lines.append(f"<details><summary>By approach and by what is counted</summary><pre>{_e(chr(10).join(counted[1:]))}"
+    ways = counting_lines(decision, 110)
+    if ways:
+        lines.append(f"<details><summary>By approach and by what is counted</summary><pre>{_e(chr(10).join(ways[1:]))}"
                      "</pre></details>")  # fmt: skip
     return "\n".join(lines)
 
@@ -115,7 +117,9 @@ def _law(report: Report) -> str:
     rows = []
     for name, value in shown.items():
         ends = fit.intervals.get(name)
-        span = "held" if name in fit.fixed else f"{number(ends[0], ends)} to {number(ends[1], ends)}" if ends else "none"
+        span = (
+            "held" if name in fit.fixed else f"{number(ends[0], ends)} to {number(ends[1], ends)}" if ends else "none"
+        )
         rows.append((name, number(float(value), ends), span))
     told = "" if fit.identifiable else f"<p>Exponents of the optimum are not told: {_e(fit.reason)}.</p>"
     return f"<p>{_e(fit.law.description)}</p>{told}" + _table(("parameter", "value", "95 % interval"), rows)
@@ -138,10 +142,12 @@ def _excluded(report: Report) -> str:
     if not len(rows):
         return NONE
     shown = [(str(row.row), row.column, str(row.value), row.reason) for row in rows[:MOST_EXCLUDED]]
-    more = f"<p>and {len(rows) - MOST_EXCLUDED} more; lmscale fit --json lists all.</p>" if len(rows) > len(shown) else ""
+    more = (
+        f"<p>and {len(rows) - MOST_EXCLUDED} more; lmscale fit --json lists all.</p>" if len(rows) > len(shown) else ""
+    )
     opened = " open" if len(shown) <= 10 else ""
     table = _table(("row", "column", "value", "why"), shown)
-    return f"<details{opened}><summary>{len(rows)} rows</summary>{table}{more}</details>"
+    return f"<details{opened}><summary>{counted(len(rows), 'row')}</summary>{table}{more}</details>"
 
 
 def _checklist(report: Report) -> str:
@@ -151,9 +157,7 @@ def _checklist(report: Report) -> str:
         "<p>After Li, Kudugunta and Zettlemoyer 2025, “(Mis)Fitting: a survey of scaling laws” (arXiv:2502.18969), "
         f"in our words. {known} of {len(items)} are answered from the records; the author has to answer the others.</p>"
     ]
-    rows = []
-    for item in items:
-        rows.append((item.part, item.question, item.answer))
+    rows = [(item.part, item.question, item.answer) for item in items]
     lines.append(_table(("part", "question", "answer"), rows, faint=NOT_RECORDED))
     return "\n".join(lines)
 
@@ -163,7 +167,7 @@ def _figure(chart: Chart) -> str:
     if chart.rows:
         opened = " open" if len(chart.rows) <= 6 else ""
         inner = _table(chart.head, chart.rows)
-        table = f"<details{opened}><summary>Table: {len(chart.rows)} rows</summary>{inner}</details>"
+        table = f"<details{opened}><summary>Table: {counted(len(chart.rows), 'row')}</summary>{inner}</details>"
     words = f"<p>{_e(chart.caption)}</p>"
     plot = f'<div class="plot" id="plot-{chart.name}" role="img" aria-label="{_e(chart.title)}"></div>'
     return _section(chart.name, chart.title, words + plot + table)

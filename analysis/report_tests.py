@@ -2,7 +2,22 @@
 
 import numpy as np
 
-from analysis.chart import BLACK, COLOURS, GREY, SYMBOLS, Chart, Row, axis, band, bars, line, marks, ticks, told
+from analysis.chart import (
+    BLACK,
+    COLOURS,
+    GREY,
+    SYMBOLS,
+    Chart,
+    Row,
+    axis,
+    band,
+    bars,
+    counted,
+    line,
+    marks,
+    ticks,
+    told,
+)
 from analysis.decision_text import loss_cell
 from analysis.errors import InputError
 from analysis.laws import Array
@@ -99,7 +114,7 @@ def envelope(report: Report) -> Chart | None:
         caption=f"One curve a {found.curves.joined}; larger models are darker.{fewer}",
         traces=traces,
         layout={
-            "xaxis": axis(FLOPS, log=True, exponentformat="power"),
+            "xaxis": axis(FLOPS, log=True, exponentformat="power", **ticks(found.flops[0], found.flops[-1])),
             "yaxis": axis(NATS, range=[low - 0.04 * (top - low), top + 0.08 * (top - low)]),
         },
         head=head,
@@ -110,7 +125,7 @@ def envelope(report: Report) -> Chart | None:
 def approaches(report: Report) -> Chart | None:
     """N* against compute by every approach that the runs allow."""
     found, flops = report.approaches, reach(report)
-    head: Row = ("approach", "a (N* ~ C^a)", "b (D* ~ C^b)", "optima or runs", "why there is none")
+    head: Row = ("approach", "a (N* ~ C^a)", "b (D* ~ C^b)", "optima or runs")
     traces, rows, values = [], [], []
     for answer in found.answers:
         colour, dash, symbol, named, shade = METHODS[answer.method]
@@ -123,13 +138,13 @@ def approaches(report: Report) -> Chart | None:
         best = law.optimum(flops).params
         values += [best.min(), best.max()]
         rows.append((named, _exponent(answer.a, answer.a_interval), _exponent(answer.b, answer.b_interval),
-                     str(answer.optima), ""))  # fmt: skip
+                     str(answer.optima)))  # fmt: skip
         traces.append(line(flops, best, name=named, colour=colour, dash=dash, legendgroup=named))
         at = np.geomspace(flops[0], flops[-1], 6)
         marker = {"color": colour, "symbol": symbol, "size": 9}
         traces.append(marks(at, law.optimum(at).params, name=named, text=told(head, [rows[-1]] * 6), marker=marker,
                             showlegend=False, legendgroup=named))  # fmt: skip
-    rows += [(METHODS[method][3], "-", "-", "-", why) for method, why in found.refused]
+    rows += [(METHODS[method][3], "no answer, see “Not in this report”", "-", "-") for method, _ in found.refused]
     if not traces:
         return None
     return Chart(
@@ -199,7 +214,7 @@ def held_out(report: Report) -> Chart | None:
     return Chart(
         name="backtest",
         title="Backtest: the largest runs, predicted from the others",
-        caption=f"{len(rows)} runs held out, {len(found.fit.table)} fitted: mean error "
+        caption=f"{counted(len(rows), 'run')} held out, {len(found.fit.table)} fitted: mean error "
         f"{100 * found.mean_relative_error:.2f} %, largest {100 * found.max_relative_error:.2f} %{covered}.",
         traces=[
             line(both, both, name="predicted = measured", colour=GREY, dash="dash", width=1),
