@@ -20,8 +20,8 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """name: of its element. caption: one sentence on how to read it. traces, layout: of plotly.js. head, rows: the table
-    below it, in whose words its marks are told under the pointer.
+    """name: of its element. caption: one sentence on how to read it. traces, layout: of plotly.js. head, rows: the
+    table below it, in whose words its marks are told under the pointer.
     """
 
     name: str
@@ -77,7 +77,7 @@ def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
     return found | more
 
 
-def ticks(low: float, high: float) -> dict[str, str]:
+def ticks(low: float, high: float) -> dict[str, Any]:
     """Marks of a logarithmic axis: at every 1, 2 and 5 of a short one, at powers of ten of a long one."""
     decades = np.log10(high / low)
     return {"dtick": "D2"} if decades < 1.7 else {"dtick": "D1" if decades < 0.5 else int(np.ceil(decades / 7))}

@@ -1,4 +1,4 @@
-"""The checklist of Li, Kudugunta & Zettlemoyer 2025 ("(Mis)Fitting", arXiv:2502.18969), filled in from what is recorded.
+"""The checklist of Li, Kudugunta & Zettlemoyer 2025 ("(Mis)Fitting", arXiv:2502.18969), filled in from records.
 
 Its four parts are those of the paper (Sec. 3 to 6), the questions are in our words. What no record tells is said to be
 not recorded: only the study's author can fill it in.
@@ -125,7 +125,8 @@ def _fitting(fit: Fit, tested: Backtest | None) -> dict[str, str]:
     weighed = "" if np.ptp(fit.weight) == 0 else ", runs weighed"
     test = NOT_RECORDED
     if tested is not None:
-        test = f"runs of largest compute held out, {len(tested.rows)} in number: mean error {100 * tested.mean_relative_error:.2g} %"
+        test = f"runs of largest compute held out, {len(tested.rows)} in number: "
+        test += f"mean error {100 * tested.mean_relative_error:.2g} %"
         if tested.coverage is not None:
             test += f", {tested.coverage:.0%} inside their 95 % intervals"
     return {

@@ -39,7 +39,8 @@ def run_rows(report: Report) -> list[Row]:
     predicted = fit.table.loss_nats * np.exp(-fit.residuals)
     columns = (fit.table.params, fit.table.tokens, fit.table.flops_6nd, fit.table.loss_nats, predicted, fit.residuals)
     return [
-        (str(name)[:60], quantity(n), quantity(d), f"{c:.2e}", f"{loss:.4f}", f"{law:.4f}", f"{100 * np.expm1(r):+.2f} %")
+        (str(name)[:60], quantity(n), quantity(d), f"{c:.2e}", f"{loss:.4f}", f"{law:.4f}",
+         f"{100 * np.expm1(r):+.2f} %")
         for name, n, d, c, loss, law, r in zip(fit.table.frame["run_id"], *columns, strict=True)
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: plotly.js, figures, tables, words. Every number stands in a table."""
+"""A report as one HTML file that needs nothing else: plotly.js, figures, tables, words."""
 
 import html
 import json
@@ -50,7 +50,8 @@ def page(report: Report) -> str:
     figures = {chart.name: {"data": chart.traces, "layout": chart.layout} for chart in drawn}
     told = json.dumps(figures, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     body = [
-        f"<header><h1>{_e(report.title)}</h1><p>{_e(report.source)} · {report.made.isoformat()} · lmscale report</p></header>",
+        f"<header><h1>{_e(report.title)}</h1>"
+        f"<p>{_e(report.source)} · {report.made.isoformat()} · lmscale report</p></header>",
         _section("answer", "The answer", _answer(report)),
         _section("warnings", "Warnings", _listed(report.warnings)),
         *(_figure(chart) for chart in drawn),
@@ -96,8 +97,8 @@ def _answer(report: Report) -> str:
         f"train <b>{_e(quantity_cell(row.params, row.params_interval, ' '))} parameters</b> on "
         f"<b>{_e(quantity_cell(row.tokens, row.tokens_interval, ' '))} tokens</b>, to a loss of "
         f"<b>{_e(loss_cell(row.loss_nats, row.loss_interval))} nats</b> a token.</p>",
-        f"<p>From {len(fit.table)} runs of {count(fit.table.params.min())} to {count(fit.table.params.max())} parameters; "
-        f"{sure}. Other budgets stand in the table below the first figure.</p>",
+        f"<p>From {len(fit.table)} runs of {count(fit.table.params.min())} to {count(fit.table.params.max())} "
+        f"parameters; {sure}. Other budgets stand in the table below the first figure.</p>",
     ]
     if any(r.extrapolation > 1.001 for r in decision.rows):
         lines.append(f"<p>Beyond {fit.flops_max:.2e} FLOPs, the largest run, answers are extrapolated.</p>")

@@ -19,8 +19,6 @@ from analysis.chart import (
     told,
 )
 from analysis.decision_text import loss_cell
-from analysis.errors import InputError
-from analysis.laws import Array
 from analysis.multiverse import FACTORS
 from analysis.profile import curve
 from analysis.report import Report
@@ -251,8 +249,9 @@ def every_choice(report: Report) -> Chart | None:
     return Chart(
         name="multiverse",
         title=f"N* at {found.flops:.2e} FLOPs under every choice",
-        caption=f"{len(sizes)} combinations of law, loss, runs left out and what is counted: {quantity(found.params[0])} "
-        f"to {quantity(found.params[2])}, median {quantity(found.params[1])}. The spread is of choices, not of noise.",
+        caption=f"{len(sizes)} combinations of law, loss, runs left out and what is counted: "
+        f"{quantity(found.params[0])} to {quantity(found.params[2])}, median {quantity(found.params[1])}. "
+        "The spread is of choices, not of noise.",
         traces=traces,
         layout={
             "xaxis": axis("combinations, from the smallest N* to the largest"),

@@ -1,4 +1,4 @@
-"""lmscale report: one file that needs nothing else, whose numbers are those of the fit, and none where there are none."""
+"""lmscale report: one file that needs nothing else, whose numbers are those of the fit, or none."""
 
 import json
 import re

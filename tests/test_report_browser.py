@@ -1,4 +1,4 @@
-"""The page of `lmscale report` in headless Chromium: no error, what marks say is what tables say, on any width, in print."""
+"""The page of `lmscale report` in headless Chromium: no error, marks say what tables say, any width, print."""
 
 import subprocess
 from collections.abc import Iterator
