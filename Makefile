@@ -10,7 +10,7 @@ FLOPS ?=
 SHELL := /bin/bash
 LMSCALE := $(VENV)/bin/lmscale
 
-.PHONY: setup demo plan sweep fit optimal plot test bench bench-gpu soak lint clean
+.PHONY: setup demo plan sweep fit optimal plot report test bench bench-gpu soak lint clean
 
 setup: $(VENV)/.installed
 
@@ -45,6 +45,9 @@ optimal: setup
 plot: setup
 	$(LMSCALE) plot $(RUNS)
 
+report: setup
+	$(LMSCALE) report $(RUNS)
+
 test: setup
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -64,6 +67,7 @@ bench: setup
 	$(VENV)/bin/python tests/bench/ngram.py
 	$(VENV)/bin/python tests/bench/clean.py
 	$(VENV)/bin/python tests/bench/loader.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench/report.py
 
 # Share of a GPU's peak, models trained together, a profile: with whatever jax the machine has, and without TensorFlow.
 bench-gpu:

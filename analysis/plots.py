@@ -161,6 +161,11 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def save_both(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as PNG, for a page, and as SVG, for print. Raises InputError as `save` does."""
+    return [save(figure, folder / f"{name}{suffix}") for suffix in (".png", ".svg")]
+
+
 def blank_figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     FigureCanvasAgg(figure)

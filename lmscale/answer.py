@@ -43,6 +43,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
         answer_precision,
         answer_profiles,
         answer_published,
+        answer_report,
         answer_slices,
         answer_transfer,
     )
@@ -78,6 +79,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     answer_transfer.add_parser(subparsers)
     answer_compare.add_parsers(subparsers)
     answer_published.add_parser(subparsers)
+    answer_report.add_parser(subparsers)
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -192,11 +194,11 @@ def plot(args: argparse.Namespace) -> int:
     path = find(args.runs, args.out)
     folder = args.figures or (path if path.is_dir() else path.parent) / "figures"
     figures = {
-        "loss_against_compute.png": plots.loss_against_compute(fitted, held_out),
-        "residuals.png": plots.residuals(fitted),
-        "isoflop.png": plots.isoflop(fitted),
+        "loss_against_compute": plots.loss_against_compute(fitted, held_out),
+        "residuals": plots.residuals(fitted),
+        "isoflop": plots.isoflop(fitted),
     }
-    written = [plots.save(figure, folder / name) for name, figure in figures.items()]
+    written = [path for name, figure in figures.items() for path in plots.save_both(figure, folder, name)]
     say(args, "\n".join([*map(str, written), *(f"warning: {warning}" for warning in fitted.warnings)]))
     if args.json:
         write_json(args.json, {**common_json(fitted), "figures": [str(path) for path in written]})

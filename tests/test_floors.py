@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "seqio"}
-LAZY = {"formats.py": {"pyarrow"}, "tensorboard_logs.py": {"tensorboard", "google"}}  # extras, imported when used
+LAZY = {
+    "formats.py": {"pyarrow"},
+    "tensorboard_logs.py": {"tensorboard", "google"},
+    "report_page.py": {"plotly"},
+}  # extras, imported when used
 FRAMEWORK_FREE = [
     "config",
     "corpora",
@@ -60,6 +64,7 @@ FRAMEWORK_FREE = [
     "answer",
     "answer_precision",
     "answer_profiles",
+    "answer_report",
     "answer_transfer",
     "allocator",
     "accelerators",
