@@ -35,7 +35,8 @@ def report(args: argparse.Namespace) -> int:
     from analysis.report import report as assemble
     from analysis.report_page import page, require_plotly
     from lmscale.answer import common_json, fitted_asked
-    from lmscale.answer_optimal import curves_beside, family_of
+    from lmscale.answer_optimal import curves_beside
+    from lmscale.table_family import refuse_counted
 
     require_plotly()
     flops = None if args.flops is None else [positive("flops", text) for text in args.flops]
@@ -44,9 +45,7 @@ def report(args: argparse.Namespace) -> int:
     output = args.output or folder / NAME
     require_writable(output)
     fitted = fitted_asked(args)
-    if family_of(fitted.table) == "ngram":
-        raise InputError("family: 'ngram' is counted, not trained, and no size is optimal; choose another family with "
-                         "--where family=decoder")  # fmt: skip
+    refuse_counted(fitted.table)
     made = assemble(
         fitted,
         title=path.name if not path.is_dir() and path.stem != "runs" else folder.resolve().name,
