@@ -61,6 +61,7 @@ bench: setup
 	$(VENV)/bin/python tests/bench/sweep.py
 	$(VENV)/bin/python tests/bench/engine.py
 	$(VENV)/bin/python tests/bench/replicas.py
+	$(VENV)/bin/python tests/bench/families.py
 	$(VENV)/bin/python tests/bench/plan.py
 	$(VENV)/bin/python tests/bench/prepare.py
 	$(VENV)/bin/python tests/bench/tokenizers.py

@@ -2,7 +2,8 @@
 becomes of tests whose engine (Ray, Slurm) is not here.
 
 LMSCALE_ALLOW_SKIP names the engines, with commas between, whose tests may be skipped; those of others fail. Where it is
-unset, as it is outside .ci/run, all may be. What is skipped is said at the end.
+unset, as it is outside .ci/run, all may be. What is skipped is said at the end, as is a file whose peers (the extra of
+that name, gigabytes) are not here.
 """
 
 import atexit
@@ -16,6 +17,7 @@ from typing import NoReturn
 import pytest
 
 ALLOW_SKIP = "LMSCALE_ALLOW_SKIP"
+ALOUD = ("Skipped: engine ", "Skipped: peers: ")  # reasons that are said at the end
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # LLVM takes longer to optimise the tests' programs than they run; XLA's own passes are those of every day
@@ -61,6 +63,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = [r.longrepr[2] for r in terminalreporter.stats.get("skipped", []) if isinstance(r.longrepr, tuple)]
-    engines = [reason.removeprefix("Skipped: ") for reason in reasons if reason.startswith("Skipped: engine ")]
-    for line in sorted(set(engines)):
-        terminalreporter.write_line(f"SKIPPED {engines.count(line)} tests, {line}", yellow=True)
+    aloud = [reason.removeprefix("Skipped: ") for reason in reasons if reason.startswith(ALOUD)]
+    for line in sorted(set(aloud)):
+        terminalreporter.write_line(f"SKIPPED {aloud.count(line)} tests, {line}", yellow=True)

@@ -74,6 +74,23 @@ def test_layers_computed_again_give_the_same_gradients(make_assembly, problem, r
     assert_same(loss_and_gradients(trajectory, batch, params, remat=remat), alone)
 
 
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [("decoder", "prefix"), ("encoder", "masked"), ("encoder_decoder", "spans"), ("lstm", "causal")],
+)
+def test_every_family_has_the_gradients_of_one_device(make_assembly, family, objective):
+    """On a mesh that splits rows, and every matrix two ways; the decoder on causal text has every mesh above."""
+    size = Size(width=16, depth=2, heads=None if family == "lstm" else 2)
+    assembly = make_assembly(family=family, objective=objective, sizes=(size,))
+    trajectory, mesh = assembly.plan[0], MeshConfig(data=2, fsdp=2, tensor=2)
+    assert misfit(trajectory, mesh) is None
+    batch = assembly.loader(trajectory).windows(0)
+    step = Step(trajectory, make_mesh(ONE), microbatches=1, steps_per_dispatch=1)
+    params = jax.tree.map(np.asarray, step.init().params)
+    alone = loss_and_gradients(trajectory, batch, params)
+    assert_same(loss_and_gradients(trajectory, batch, params, mesh), alone)
+
+
 def test_a_mesh_may_leave_devices_idle():
     assert make_mesh(MeshConfig(data=3)).devices.size == 3
     with pytest.raises(InputError, match=r"mesh: '4,4,1' takes 16 devices, and there are 8 .* --mesh [24],[24],1 fits"):
