@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.errors import InputError
-from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__, answer, commands, model_commands, text_commands
+from lmscale import (
+    FAILURE,
+    INTERRUPTED,
+    USER_ERROR,
+    __version__,
+    answer,
+    aot_commands,
+    commands,
+    model_commands,
+    text_commands,
+)
 from lmscale.asked import Place
 
 
@@ -83,6 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
             model_commands.quantise,
             "round the weights of a study's finished runs to a few bits and score them; train nothing",
         ),
+        ("aot", aot_commands.aot, "compile a study's steps for TPU slices that are not here; train nothing"),
         ("export", commands.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
         ("status", commands.status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
@@ -133,6 +144,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
         if name == "quantise":
             model_commands.add_options(command)
+        if name == "aot":
+            aot_commands.add_options(command)
         if name == "contamination":
             text = "what grams are made of (default: both, one after the other)"
             command.add_argument("--unit", choices=("words", "bytes"), help=text)

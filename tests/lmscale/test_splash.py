@@ -36,7 +36,9 @@ def literal(causal: bool, number: jax.Array | None, query: jax.Array, key: jax.A
     return jnp.einsum("bhst,bthk->bshk", weights, value)
 
 
-@pytest.mark.parametrize(("mesh", "causal", "apart"), [("2,2,2", True, True), ("1,1,1", False, True), ("1,2,1", True, False)])
+@pytest.mark.parametrize(
+    ("mesh", "causal", "apart"), [("2,2,2", True, True), ("1,1,1", False, True), ("1,2,1", True, False)]
+)
 def test_kernel_and_its_gradients_equal_a_literal_softmax(mesh, causal, apart):
     *arrays, slope = inputs()
     number = documents() if apart else None
