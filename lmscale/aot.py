@@ -1,4 +1,4 @@
-"""The very step that lmscale.train calls, compiled for a TPU slice that is not here, and what the compiler says of it."""
+"""The very step that lmscale.train calls, compiled for a TPU slice that is not here: what comes of it."""
 
 from __future__ import annotations
 

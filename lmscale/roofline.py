@@ -117,8 +117,8 @@ def expected_links(
     """The same before anything is compiled, of a transformer's layers.
 
     Over fsdp each matrix is gathered forward and backward, and its gradient reduced, at each microbatch (Rajbhandari et
-    al. 2020, arXiv:1910.02054, Sec. 7); over tensor activations are reduced twice a layer each way (Shoeybi et al. 2019,
-    arXiv:1909.08053, Sec. 3), once more where a layer is computed again; over data gradients once a step.
+    al. 2020, arXiv:1910.02054, Sec. 7); over tensor activations are reduced twice a layer each way (Shoeybi et al.
+    2019, arXiv:1909.08053, Sec. 3), once more where a layer is computed again; over data gradients once a step.
     """
     shape, h = trajectory.shape, trajectory.hyperparameters
     matrices = HALF * shape.params / mesh.tensor

@@ -53,8 +53,8 @@ def _made(name: str, kind: str, hbm: float, ici: float, dcn: float, slices: tupl
 
 # fmt: off
 GENERATIONS = (
-    # links: 6 of 50 GB/s, Jouppi et al. 2023 (arXiv:2304.01433), Table 4; network: Austin et al. 2025, How to Scale Your
-    # Model, Part 2
+    # links: 6 of 50 GB/s, Jouppi et al. 2023 (arXiv:2304.01433), Table 4; network: Austin et al. 2025, How to Scale
+    # Your Model, Part 2
     _made("v4", "TPU v4", 1200, 300, 6.25, CUBES, _DOCS + "v4"),
     _made("v5e", "TPU v5 lite", 819, 200, 3.125, FLAT, _DOCS + "v5e (network: 6.4 Tbit/s a pod of 256)"),
     _made("v5p", "TPU v5", 2765, 600, 6.25, CUBES, _DOCS + "v5p"),

@@ -80,14 +80,17 @@ def _kernel(sequence: int, heads: int, *, causal: bool, interpret: bool) -> Any:
     assert block is not None
     square = (sequence, sequence)
     mask = kernel.CausalMask(square) if causal else kernel.FullMask(square)
-    sizes = dict.fromkeys(
-        ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute")
-        + ("block_q_dq", "block_kv_dq"),
-        block,
+    sizes = kernel.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
     )
     return kernel.make_splash_mha(
         kernel.MultiHeadMask([mask] * heads),
-        block_sizes=kernel.BlockSizes(**sizes),
+        block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,
         residual_checkpoint_name=SAVED,

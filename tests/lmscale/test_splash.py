@@ -1,4 +1,4 @@
-"""The TPU's attention kernel, in Pallas's interpreter on CPUs, against a literal softmax over the keys that are seen."""
+"""The TPU's attention kernel, in Pallas's interpreter, against a literal softmax over the keys that are seen."""
 
 import jax
 import jax.numpy as jnp
