@@ -20,8 +20,8 @@ from lmscale.output_layer import Output
 from lmscale.shapes import Shape
 
 # Up to here layers are unrolled (15 % faster on a CPU, and on a GPU a third: a scan copies what it keeps); deeper ones
-# are scanned, to compile once
-UNROLL_DEPTH = {"cpu": 16, "gpu": 64, "tpu": 16}
+# are scanned, to compile once: for a TPU three layers took six times as long to compile unrolled (docs/aot.md)
+UNROLL_DEPTH = {"cpu": 16, "gpu": 64, "tpu": 1}
 
 
 # of jax.nn.dot_product_attention on cuDNN: the primitive whose results its backward pass reads
