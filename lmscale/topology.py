@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from analysis.errors import InputError
 from lmscale.config import MeshConfig
+from lmscale.latency import hide_latency
 from lmscale.mesh import mesh_over
 from lmscale.slices import Slices
 from lmscale.typed import check
@@ -33,6 +34,7 @@ def before_libtpu(environment: MutableMapping[str, str] = os.environ) -> None:
     for name, value in WITHOUT_CHIPS.items():
         environment.setdefault(name, value)
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide_latency(environment)  # as where it trains
 
 
 def devices_of(slices: Slices) -> list[Any]:

@@ -52,6 +52,7 @@ FRAMEWORK_FREE = [
     "answer_profiles",
     "allocator",
     "accelerators",
+    "latency",
     "slices",
     "roofline",
     "aot_choose",

@@ -9,6 +9,7 @@ from lmscale.aot_choose import choose, holder, meshes, promising
 from lmscale.cli import main
 from lmscale.collectives import Array, Collective
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
+from lmscale.latency import FLAGS, VARIABLE, hide_latency
 from lmscale.memory import step_bytes
 from lmscale.plan import Text, Trajectory, make_plan
 from lmscale.replicas import Stack
@@ -176,11 +177,19 @@ def test_wrong_input_is_one_line_with_a_mend(options, says, capsys, tmp_path, mo
 
     from lmscale.topology import WITHOUT_CHIPS
 
-    for name, value in WITHOUT_CHIPS.items():
+    for name, value in {**WITHOUT_CHIPS, VARIABLE: "", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
         monkeypatch.setenv(name, value)
     assert main(["aot", "quickstart", "--out", str(tmp_path), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(f"lmscale: {says}", line), line
+
+
+def test_flags_that_hide_latency_leave_what_the_user_says():
+    environment = {VARIABLE: f"--xla_other=1 --{FLAGS[0]}=false"}
+    hide_latency(environment)
+    hide_latency(environment)
+    words = environment[VARIABLE].split()
+    assert words == ["--xla_other=1", f"--{FLAGS[0]}=false", *(f"--{flag}=true" for flag in FLAGS[1:])]
 
 
 def test_without_libtpu_what_to_install_is_said(monkeypatch):
