@@ -26,7 +26,7 @@ from lmscale.out_of_memory import amounts, is_out_of_memory
 from lmscale.places import user_cache
 from lmscale.plan import Trajectory
 from lmscale.replicas import Stack
-from lmscale.roofline import Work, flops_per_chip, hbm_bytes_per_chip, link_bytes
+from lmscale.roofline import Work, expected_links, flops_per_chip, hbm_bytes_per_chip, link_bytes
 from lmscale.slices import Slices
 from lmscale.step import Step
 
@@ -184,13 +184,17 @@ def traffic_of(found: Iterable[Collective], layout: Layout, depth: int) -> tuple
     return tuple(sorted(rows, key=lambda row: -row.bytes_per_step))
 
 
-def work_of(compiled: Compiled, stack: Stack, layout: Layout) -> Work:
-    """What a step asks of a chip: FLOPs and bytes of memory by our own count, bytes of links as compiled."""
+def work_of(compiled: Compiled, stack: Stack, layout: Layout, slices: Slices) -> Work:
+    """What a step asks of a chip: FLOPs and bytes of memory by our own count, bytes of links as compiled.
+
+    The compiler hands what crosses slices to the host, which its text does not count: at least the theory's bytes.
+    """
     trajectory, placement = stack.members[0], layout.placement
     remat, count = placement.remat, placement.microbatches
+    _, crossing = expected_links(trajectory, layout.mesh, count, remat, slices, stack.width)
     return Work(
         flops=flops_per_chip(trajectory, layout.mesh, remat, stack.width),
         hbm_bytes=hbm_bytes_per_chip(trajectory, layout.mesh, count, remat, stack.width),
         ici_bytes=compiled.ici_bytes,
-        dcn_bytes=compiled.dcn_bytes,
+        dcn_bytes=max(compiled.dcn_bytes, crossing),
     )

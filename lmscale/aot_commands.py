@@ -84,7 +84,7 @@ def _report(args: argparse.Namespace, study: Study, slices: Slices, stacks: list
             continue
         layout, compiled = made
         fits = compiled.fits and (compiled.bytes_per_chip or 0.0) <= hbm
-        work = work_of(compiled, stack, layout)
+        work = work_of(compiled, stack, layout, slices)
         say(args, row(stack, slices, layout, compiled, work, hbm))
         sys.stdout.flush()
         rows.append(as_json(stack, slices, layout, compiled, work, hbm))
@@ -106,7 +106,7 @@ def _made(choosing: bool, study: Study, slices: Slices, stack: Stack) -> tuple[L
         print(f"compiling {stack.members[0].shape} with {candidate.words}", file=sys.stderr, flush=True)
         layout = Layout(mesh=candidate.mesh, placement=candidate.placement)
         compiled = compile_for(slices, stack, mesh_on(slices, candidate.mesh), layout, study.steps_per_dispatch)
-        return layout, compiled, work_of(compiled, stack, layout).bound(slices)[0]
+        return layout, compiled, work_of(compiled, stack, layout, slices).bound(slices)[0]
 
     if choosing:
         return choose(stack, study, slices, attempt)

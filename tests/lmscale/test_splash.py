@@ -40,10 +40,10 @@ def literal(causal: bool, number: jax.Array | None, query: jax.Array, key: jax.A
     ("mesh", "causal", "apart"), [("2,2,2", True, True), ("1,1,1", False, True), ("1,2,1", True, False)]
 )
 def test_kernel_and_its_gradients_equal_a_literal_softmax(mesh, causal, apart):
-    *arrays, slope = inputs()
+    query, key, value, slope = inputs()
     number = documents() if apart else None
     sight, over = Sight(number, number), make_mesh(MeshConfig.from_text(mesh))
-    assert suits(*arrays[:2], sight, over)
+    assert suits(query, key, sight, over)
 
     def ours(query, key, value):
         return splash(query, key, value, sight, over, causal=causal, interpret=True)
@@ -53,9 +53,9 @@ def test_kernel_and_its_gradients_equal_a_literal_softmax(mesh, causal, apart):
             output, pull = jax.vjp(attend, *given)
             return output, *pull(slope)
 
-        return jax.jit(values)(*arrays)
+        return jax.jit(values)(query, key, value)
 
-    theirs = pulled(lambda *given: literal(causal, number, *given))
+    theirs = pulled(lambda q, k, v: literal(causal, number, q, k, v))
     for found, expected in zip(pulled(ours), theirs, strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-5 * max(1.0, float(jnp.abs(expected).max())))
 
@@ -66,11 +66,11 @@ def test_replicas_and_groups_of_rows_are_mapped_over():
     number = documents().reshape(2, 2, -1)
     over = make_mesh(MeshConfig(data=2, tensor=2))
 
-    def ours(number, *given):
-        return splash(*given, Sight(number, number), over, causal=True, interpret=True)
+    def ours(number, query, key, value):
+        return splash(query, key, value, Sight(number, number), over, causal=True, interpret=True)
 
     mapped = jax.jit(jax.vmap(ours, axis_name="data", spmd_axis_name="data"))(number, query, key, value)
-    expected = literal(True, documents(), *inputs()[:3])
+    expected = literal(True, documents(), inputs()[0], inputs()[1], inputs()[2])
     np.testing.assert_allclose(mapped.reshape(expected.shape), expected, atol=2e-5)
 
 
