@@ -7,10 +7,11 @@ STUDY ?= quickstart
 OUT ?= results
 RUNS ?= $(OUT)/$(STUDY)
 FLOPS ?=
+TOPOLOGY ?= v5e:2x2
 SHELL := /bin/bash
 LMSCALE := $(VENV)/bin/lmscale
 
-.PHONY: setup demo plan sweep fit optimal plot report test bench bench-gpu soak lint clean
+.PHONY: setup demo plan sweep fit optimal plot report aot test bench bench-gpu soak lint clean
 
 setup: $(VENV)/.installed
 
@@ -47,6 +48,12 @@ plot: setup
 
 report: setup
 	$(LMSCALE) report $(RUNS)
+
+# The study's steps compiled for TPUs that are not here: make aot STUDY=quickstart TOPOLOGY=v5e:4x4. libtpu is a download
+# of some 200 MB.
+aot: setup
+	$(VENV)/bin/python -m pip install --quiet --editable '.[tpu]'
+	$(LMSCALE) aot $(STUDY) --topology $(TOPOLOGY) --out $(OUT)
 
 test: setup
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

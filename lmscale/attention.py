@@ -1,5 +1,5 @@
-"""Attention within documents: by blocks of queries on a CPU; by cuDNN's fused kernel on a GPU (Dao et al. 2022,
-arXiv:2205.14135); jax's own elsewhere.
+"""Attention within documents: by blocks of queries on a CPU; by a fused kernel on a GPU (cuDNN's; Dao et al. 2022,
+arXiv:2205.14135) and on a TPU (lmscale.splash); jax's own elsewhere.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from lmscale.mesh import under_vmap
@@ -18,7 +19,7 @@ BLOCK = (
 )
 BLOCKS_MAX = 8  # they are unrolled, so long sequences take longer blocks
 CUDNN_HEAD_MAX = 128  # on all GPUs that have the kernel
-Way = Literal["blocks", "cudnn", "plain"]
+Way = Literal["blocks", "cudnn", "splash", "plain"]
 
 
 class Sight(NamedTuple):
@@ -54,13 +55,15 @@ EVERYTHING = Sight()
 
 
 def way_of(device: Any, dtype: Any, head_size: int) -> Way:
-    """How attention is computed on a device, in this arithmetic.
+    """How attention is computed on a device, in this arithmetic, where the shapes of a call suit it.
 
     cuDNN's kernel takes 16-bit numbers and heads of a multiple of 8 up to 128, from NVIDIA's Ampere on (compute
     capability 8.0).
     """
     if device.platform == "cpu":
         return "blocks"
+    if device.platform == "tpu":
+        return "splash"
     halves = jnp.dtype(dtype).itemsize == 2
     if device.platform == "gpu" and halves and head_size % 8 == 0 and head_size <= CUDNN_HEAD_MAX:
         capability = str(getattr(device, "compute_capability", ""))  # of an AMD GPU a name
@@ -77,11 +80,18 @@ def attention(
     *,
     causal: bool,
     way: Way,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "B S H K"]:
     """softmax(query key^T / sqrt(K)) value over the keys that each query sees (Vaswani et al. 2017, Sec. 3.2.1).
 
-    A query that sees none gets zeros.
+    A query that sees none gets zeros. `mesh` is what the arrays lie on, where there is one: the kernel of a TPU is
+    called on each device's part.
     """
+    if way == "splash" and mesh is not None:
+        from lmscale.splash import splash, suits  # Pallas is loaded where there is a TPU
+
+        if suits(query, key, sight, mesh):
+            return splash(query, key, value, sight, mesh, causal=causal)
     if way == "blocks":
         scaled = query * query.shape[-1] ** -0.5
         mixed = blocked_attention(causal, *(x.swapaxes(1, 2) for x in (scaled, key, value)), sight)
@@ -98,9 +108,13 @@ def attention(
     if kernel == "cudnn" and under_vmap():  # its rule for vmap takes masks that all have the heads of the queries
         mask = jnp.broadcast_to(mask, (*query.shape[:1], query.shape[2], *mask.shape[2:]))
     mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=ordered, implementation=kernel)
-    own = sight.allowed(rows, columns, causal) if ordered else allowed
-    assert own is not None
-    return jnp.where(jnp.any(own, axis=-1)[..., None, None], mixed, 0)
+    return of_seeing(mixed, sight, key.shape[1], causal)
+
+
+def of_seeing(mixed: Float[Array, "B S H K"], sight: Sight, keys: int, causal: bool) -> Float[Array, "B S H K"]:
+    """What queries got, and zeros for those that see none of the `keys`."""
+    own = sight.allowed(slice(0, mixed.shape[1]), slice(0, keys), causal)
+    return mixed if own is None else jnp.where(jnp.any(own, axis=-1)[..., None, None], mixed, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -18,6 +18,7 @@ from lmscale import (
     USER_ERROR,
     __version__,
     answer,
+    aot_commands,
     commands,
     design_commands,
     model_commands,
@@ -93,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
             model_commands.quantise,
             "round the weights of a study's finished runs to a few bits and score them; train nothing",
         ),
+        ("aot", aot_commands.aot, "compile a study's steps for TPU slices that are not here; train nothing"),
         ("export", commands.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
         ("status", commands.status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
@@ -143,6 +145,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
         if name == "quantise":
             model_commands.add_options(command)
+        if name == "aot":
+            aot_commands.add_options(command)
         if name == "contamination":
             text = "what grams are made of (default: both, one after the other)"
             command.add_argument("--unit", choices=("words", "bytes"), help=text)

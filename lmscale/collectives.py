@@ -24,12 +24,19 @@ HOST_CALL = re.compile(r'custom_call_target="([^"]*(?:callback|MoveToHost|MoveTo
 HOST_MEMORY = "S(5)"  # xla/layout.h: kHostMemorySpace
 
 HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?[\w.-]+ = (.*)")
+INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.*)")
 OPCODE = re.compile(r" ([a-z][a-z0-9-]*)\(")
 ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 CALLED = re.compile(r"(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+LIMIT = re.compile(r"s32\[\]\S* constant\((\d+)\)")
+# A TPU's collective that goes on beside other work is a chain of fusions, each of which names it: the first begins it,
+# the last awaits it, and those between, if any, compute something else meanwhile
+CHAIN = re.compile(r'chain_id="(\d+)"')
+ENDS_OF_CHAIN = ("AsyncCollectiveStart", "AsyncCollectiveDone")
+SCATTERED = "all-reduce-scatter"  # its name for a fusion of an all-reduce with the slice of it that is kept
+WORK = ("fusion", "custom-call", "convolution", "dot", "while")
 IOTA = r"\[([\d,]+)\](?:<=\[([\d,]+)\])?(?:T\(([\d,]+)\))?"
 
 
@@ -51,6 +58,7 @@ class Collective:
     count: int  # executions: the product of the lengths of the loops around it that are known
     open_loops: int  # loops around it whose length the program does not know, each counted once
     source: str  # where it comes from in the traced function
+    overlapped: bool = False  # begun and awaited apart, with other work between
 
     @property
     def bytes(self) -> int:
@@ -68,7 +76,7 @@ class Collective:
 def collectives(text: str) -> list[Collective]:
     """The collectives of `compiled.as_text()`, in the order of the program.
 
-    An asynchronous pair is one collective. Both branches of a conditional are counted.
+    An asynchronous pair, or chain, is one collective. Both branches of a conditional are counted.
     """
     computations, entry = _computations(text)
     return list(_walk(computations, entry, 1, 0))
@@ -79,16 +87,26 @@ def host_transfers(text: str) -> list[str]:
     computations, _ = _computations(text)
     found = []
     for lines in computations.values():
-        for line in lines:
+        for _, line in lines:
             shape, opcode, rest = _split(line)
             if opcode.removesuffix("-done") in HOST_OPCODES or HOST_CALL.search(rest) or HOST_MEMORY in shape:
                 found.append(line)
     return found
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Instructions (without their names) of each computation, and the name of the one where the program begins."""
-    found: dict[str, list[str]] = {}
+class Line(NamedTuple):
+    """An instruction."""
+
+    name: str
+    text: str  # what follows the equals sign
+
+
+Computations = dict[str, list[Line]]
+
+
+def _computations(text: str) -> tuple[Computations, str]:
+    """Instructions of each computation, and the name of the one where the program begins."""
+    found: Computations = {}
     entry = current = ""
     for line in text.splitlines():
         if not line[:1].isspace() and (header := HEADER.match(line)):
@@ -96,7 +114,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
             found[current] = []
             entry = current if header[1] else entry
         elif current and (instruction := INSTRUCTION.match(line)):
-            found[current].append(instruction[1])
+            found[current].append(Line(*instruction.groups()))
     if not entry:
         raise ValueError("not the text of a compiled program: it has no ENTRY computation")
     return found, entry
@@ -117,30 +135,86 @@ def _tuple_end(line: str) -> int:
     return 0
 
 
-def _walk(computations: dict[str, list[str]], name: str, count: int, open_loops: int) -> Iterator[Collective]:
-    for line in computations.get(name, ()):
+def _walk(computations: Computations, name: str, count: int, open_loops: int) -> Iterator[Collective]:
+    lines, chained = computations.get(name, []), set()
+    for place, (own_name, line) in enumerate(lines):
         shape, opcode, rest = _split(line)
-        kind = opcode.removesuffix("-start")
+        kind, ends = opcode.removesuffix("-start"), place
+        inner = line
+        if opcode == "fusion":
+            inside = _fused(computations, rest)
+            if inside is None:
+                continue
+            kind, inner, chain = inside
+            if chain in chained:
+                continue
+            if chain:  # its result is that of any part
+                chained.add(chain)
+                shape = _split(inner)[0]
+                ends = max(i for i, other in enumerate(lines) if _chain(computations, other.text) == chain)
+        elif opcode == f"{kind}-start":
+            done = re.compile(rf"{kind}-done\(.*%?{re.escape(own_name)}\b")
+            ends = next((i for i in range(place, len(lines)) if done.search(lines[i].text)), place)
         if kind in KINDS:
-            source = re.search(r'op_name="([^"]*)"', rest)
+            source = re.search(r'op_name="([^"]*)"', inner) or re.search(r'op_name="([^"]*)"', rest)
             yield Collective(
                 kind=kind,
                 arrays=_results(shape, opcode),
-                groups=_groups(rest),
+                groups=_groups(_split(inner)[2]),
                 count=count,
                 open_loops=open_loops,
                 source=source[1] if source else "",
+                overlapped=any(_works(computations, other.text) for other in lines[place + 1 : ends]),
             )
-        if opcode in ("async-update", "async-done"):
-            continue  # they name the computation that async-start has begun
-        trips = TRIPS.search(rest)
-        times = int(trips[1]) if trips else 1
-        unknown = opcode == "while" and not trips
+        if opcode in ("fusion", "async-update", "async-done"):
+            continue  # the last two name the computation that async-start has begun
+        times, unknown = 1, False
+        if opcode == "while":
+            trips = _trips(computations, rest)
+            times, unknown = trips or 1, trips is None
         called = [match[2] for match in CALLED.finditer(rest)]
         for branches in BRANCHES.findall(rest):
             called += [branch.strip().lstrip("%") for branch in branches.split(",")]
         for callee in called:
             yield from _walk(computations, callee, count * times, open_loops + unknown)
+
+
+def _trips(computations: Computations, rest: str) -> int | None:
+    """How often a loop runs: as the program says, or (on TPUs it does not) the one number in its condition, up to which
+    jax counts from 0.
+    """
+    if said := TRIPS.search(rest):
+        return int(said[1])
+    condition = next((match[2] for match in CALLED.finditer(rest) if match[1] == "condition"), "")
+    limits = {int(n) for line in computations.get(condition, ()) for n in LIMIT.findall(line.text)}
+    return limits.pop() if len(limits) == 1 else None
+
+
+def _fused(computations: Computations, rest: str) -> tuple[str, str, str | None] | None:
+    """The collective in a fusion: its kind, its own instruction and the chain it is a part of; None without one."""
+    callee = next((match[2] for match in CALLED.finditer(rest) if match[1] == "calls"), "")
+    for _, line in computations.get(callee, ()):
+        kind = _split(line)[1]
+        if kind in KINDS:
+            chain = CHAIN.search(line)
+            kind = "reduce-scatter" if callee.startswith(SCATTERED) else kind
+            return kind, line, chain[1] if chain else None
+    return None
+
+
+def _chain(computations: Computations, line: str) -> str | None:
+    """The chain that an instruction is a part of."""
+    _, opcode, rest = _split(line)
+    inside = _fused(computations, rest) if opcode == "fusion" else None
+    return inside[2] if inside else None
+
+
+def _works(computations: Computations, line: str) -> bool:
+    """Whether an instruction computes something, beside the ends of a chain."""
+    _, opcode, rest = _split(line)
+    callee = next((match[2] for match in CALLED.finditer(rest) if match[1] == "calls"), "")
+    ends = any(word in other.text for other in computations.get(callee, ()) for word in ENDS_OF_CHAIN)
+    return opcode in WORK and not ends
 
 
 def _results(shape: str, opcode: str) -> tuple[Array, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from analysis.errors import InputError
 from lmscale import DISK, FAILURE, GIVEN_UP, INTERRUPTED, OUT_OF_MEMORY
 from lmscale.asked import positive, write_json
+from lmscale.latency import hide_latency
 
 if TYPE_CHECKING:
     from lmscale.assemble import Assembly
@@ -47,7 +48,10 @@ def _assemble(study: Study, out: Path) -> Assembly:
 
 
 def before_jax(devices: int) -> None:
-    """As many CPU devices as the mesh takes in this process (accelerators are not touched by the flag)."""
+    """As many CPU devices as the mesh takes in this process (accelerators are not touched by the flag), and what TPUs
+    are to hide.
+    """
+    hide_latency()
     flags = os.environ.get("XLA_FLAGS", "")
     if devices > 1 and "xla_force_host_platform_device_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.initializers import Initializer
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from lmscale.attention import Sight, Way, attention
@@ -92,7 +93,7 @@ class Attention(nn.Module):
     causal: bool
     rotary: bool  # positions turn queries and keys
     way: Way  # how attention is computed
-    spread: bool  # over several devices
+    mesh: Mesh
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"], sight: Sight) -> Float[Array, "B S D"]:
@@ -100,12 +101,12 @@ class Attention(nn.Module):
         # heads come first among the outputs, so that seeing the weight as a matrix leaves them split over a mesh
         shape, names = (d, h, 3, k), ("embed", "heads", None, "kv")
         inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
-        query, key, value = products(x, inward, self.spread)
+        query, key, value = products(x, inward, self.mesh.size > 1)
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
         if self.rotary:
             # by places in the row: what two tokens of a document do with each other depends on their distance alone
             query, key = rotate(query), rotate(key)
-        return out(attention(query, key, value, sight, causal=self.causal, way=self.way))
+        return out(attention(query, key, value, sight, causal=self.causal, way=self.way, mesh=self.mesh))
 
 
 class CrossAttention(nn.Module):
@@ -115,7 +116,7 @@ class CrossAttention(nn.Module):
     head_size: int
     residual_scale: float
     way: Way
-    spread: bool
+    mesh: Mesh
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"], source: Float[Array, "B T D"], sight: Sight) -> Float[Array, "B S D"]:
@@ -123,9 +124,9 @@ class CrossAttention(nn.Module):
         query = Linear((d, h, k), ("embed", "heads", "kv"), 1, name="query")(x)
         shape, names = (d, h, 2, k), ("embed", "heads", None, "kv")
         inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
-        key, value = products(source, inward, self.spread)
+        key, value = products(source, inward, self.mesh.size > 1)
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
-        return out(attention(query, key, value, sight, causal=False, way=self.way))
+        return out(attention(query, key, value, sight, causal=False, way=self.way, mesh=self.mesh))
 
 
 def products(x: Float[Array, "B S D"], weight: Float[Array, "D H N K"], spread: bool) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -52,7 +53,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
         f"--mesh {largest_part(config, len(devices))} fits as well (on a CPU, "
         "XLA_FLAGS=--xla_force_host_platform_device_count=N makes N devices)",
     )
-    grid = np.array(devices[: config.devices]).reshape(config.data, config.fsdp, config.tensor)
+    return mesh_over(devices[: config.devices], config)
+
+
+def mesh_over(devices: Sequence[Any], config: MeshConfig) -> Mesh:
+    """The mesh over just these devices: the first ones along the tensor axis, which is the fastest."""
+    grid = np.array(devices).reshape(config.data, config.fsdp, config.tensor)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -82,8 +88,17 @@ def constrain(x: jax.Array, mesh: Mesh, *names: str | None) -> jax.Array:
 
     Inside a vmap over a mesh axis (of that axis_name and spmd_axis_name) nothing is left to split along that axis.
     """
-    free = [_without_mapped(entry) for entry in spec(*names)]
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*free)))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, free_spec(*names)))
+
+
+def free_spec(*names: str | None) -> PartitionSpec:
+    """The mesh axes of logical names, but for those of a vmap that is being traced."""
+    return PartitionSpec(*(_without_mapped(entry) for entry in spec(*names)))
+
+
+def parts_along(mesh: Mesh, name: str) -> int:
+    """Into how many parts a logical axis is split, of what a vmap that is being traced leaves."""
+    return math.prod(mesh.shape[axis] for axis in _without_mapped(RULES[name]) or ())
 
 
 def _without_mapped(entry: str | tuple[str, ...] | None) -> tuple[str, ...] | None:

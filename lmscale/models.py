@@ -20,12 +20,13 @@ from lmscale.output_layer import Output
 from lmscale.shapes import Shape
 
 # Up to here layers are unrolled (15 % faster on a CPU, and on a GPU a third: a scan copies what it keeps); deeper ones
-# are scanned, to compile once
-UNROLL_DEPTH = {"cpu": 16, "gpu": 64, "tpu": 16}
+# are scanned, to compile once: for a TPU three layers took six times as long to compile unrolled (docs/aot.md)
+UNROLL_DEPTH = {"cpu": 16, "gpu": 64, "tpu": 1}
 
 
 # of jax.nn.dot_product_attention on cuDNN: the primitive whose results its backward pass reads
 FUSED_ATTENTION = "dot_product_attention_fwd"
+SPLASH_ATTENTION = "splash_attention"  # what lmscale.splash names those of its kernel
 
 
 class Block(nn.Module):
@@ -44,12 +45,12 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B S D"], None]:
         s = self.shape
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
-        way, spread = way_of(self.mesh.devices.flat[0], x.dtype, s.head_size), self.mesh.size > 1
-        attention = Attention(s.heads, s.head_size, scale, self.causal, s.positions == 0, way, spread, name="attention")
+        way, rotary = way_of(self.mesh.devices.flat[0], x.dtype, s.head_size), s.positions == 0
+        attention = Attention(s.heads, s.head_size, scale, self.causal, rotary, way, self.mesh, name="attention")
         x = x + attention(RMSNorm(name="attention_norm")(x), sight)
         if self.crossed:
             assert source is not None
-            cross = CrossAttention(s.heads, s.head_size, scale, way, spread, name="cross_attention")
+            cross = CrossAttention(s.heads, s.head_size, scale, way, self.mesh, name="cross_attention")
             x = x + cross(RMSNorm(name="cross_attention_norm")(x), source, across)
         x = x + FeedForward(s.feedforward, scale, name="feedforward")(RMSNorm(name="feedforward_norm")(x))
         return constrain(x, self.mesh, "batch", None, None), None
@@ -102,7 +103,7 @@ def again(block: Any, remat: Remat, scanned: bool) -> Any:
 
 def is_product(primitive: Any, *operands: Any, **settings: Any) -> bool:
     """What `products` keeps: results of matrix products with weights, and of fused attention."""
-    fused = primitive.name.startswith(FUSED_ATTENTION)
+    fused = primitive.name.startswith(FUSED_ATTENTION) or settings.get("name") == SPLASH_ATTENTION
     return fused or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *operands, **settings)
 
 
