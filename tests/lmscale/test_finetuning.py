@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from lmscale.disk import state_bytes
 from lmscale.evaluate import evaluate
 from lmscale.files import as_json, sealed
 from lmscale.lanes import Training
-from lmscale.pretrained import find_pretrained
+from lmscale.pretrained import Pretrained, find_pretrained
 from lmscale.quantise import Rounding
 from lmscale.records import Workspace
 from lmscale.rounded_scores import score_rounded
@@ -140,7 +141,7 @@ class Stop:
 
 def results(t: Training) -> dict:
     """All that must not depend on interruptions."""
-    rows = {run: t.workspace.record(run.id)["row"]["loss_nats"].hex() for run in t.trajectory.runs}
+    rows = {run: cast(dict, t.workspace.record(run.id))["row"]["loss_nats"].hex() for run in t.trajectory.runs}
     return {
         run.tokens: (loss, {name: value.tobytes() for name, value in final(t, run).items()})
         for run, loss in rows.items()
@@ -256,7 +257,7 @@ def test_a_damaged_start_is_refused(begin, folder, make_training, tmp_path):
         train(make_training(assembly, out=tmp_path / "out"))
 
 
-BAD: dict[str, tuple[Callable[[], Start], dict, str]] = {
+BAD: dict[str, tuple[Callable[[], Any], dict, str]] = {
     "no_such": (lambda: Start(run="nothing"), {}, r"start.run: 'nothing' is neither a run nor a study"),
     "unnamed": (Start, {}, r"start.run: is not given"),
     "tokens": (
@@ -288,7 +289,11 @@ BAD: dict[str, tuple[Callable[[], Start], dict, str]] = {
         r"start.lora.rank: 17 exceeds the rank of layers/attention/query, a matrix of 16 x 16; give at most 16",
     ),
     "zero": (lambda: Start(run="test", lora=Lora(rank=0)), {}, r"start.lora.rank: 0 must be at least 1"),
-    "matrix": (lambda: Lora(matrices=("norm",)), {}, r"start.lora.matrices: \('norm',\) is not query or key"),
+    "matrix": (
+        lambda: Lora(matrices=cast(Any, ("norm",))),
+        {},
+        r"start.lora.matrices: \('norm',\) is not query or key",
+    ),
     "no_matrix": (lambda: Lora(matrices=()), {}, r"start.lora.matrices: \(\) must name at least one"),
     "lstm": (
         lambda: Start(run="test", lora=Lora()),
@@ -337,7 +342,8 @@ def test_each_size_and_seed_begins_from_its_own(make_assembly, shards, folder, b
     def plan(**changes):
         return from_shards(dataclasses.replace(study, start=start, **changes), shards, {}, sources).plan
 
-    found = [(t.shape.width, t.seed, t.pretrained.shape.width, t.pretrained.seed) for t in plan()]
+    begun = [(t, cast(Pretrained, t.pretrained)) for t in plan()]
+    found = [(t.shape.width, t.seed, source.shape.width, source.seed) for t, source in begun]
     assert found == [(16, 0, 16, 0), (16, 1, 16, 1), (24, 0, 24, 0), (24, 1, 24, 1)]
     assert len({t.recipe for t in plan()}) == 1  # all of one law
     with pytest.raises(InputError, match=r"several runs of 16x1x2 to 2,560 tokens, .*-s0-.*-s1-.*; name"):

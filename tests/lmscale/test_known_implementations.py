@@ -11,7 +11,6 @@ import pytest
 
 from lmscale.config import MeshConfig, Size
 from lmscale.mesh import make_mesh
-from lmscale.objectives import Example
 from lmscale.step import Step
 
 TOLERANCE = 1e-4
@@ -51,7 +50,7 @@ class Ours:
             windows = np.column_stack([windows, np.arange(4)])
         # compiled as one: what is compared is what is trained
         made = jax.jit(lambda params, windows: (example := step.objective(windows), step.apply(params, example)))
-        self.example: Example
+        self.example: Any  # an Example whose rows all have documents
         self.example, self.logits = jax.tree.map(np.asarray, made(self.params, windows.astype(np.int32)))
 
     def vectors(self, rows) -> Any:
