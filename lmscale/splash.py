@@ -59,8 +59,12 @@ def splash(
         given += [sight.queries, sight.keys]
         specs += [free_spec("batch", None)] * 2
     mapped = jax.shard_map(attend, mesh=mesh, in_specs=tuple(specs), out_specs=across, check_vma=False)
-    # rows without a document find each other in the kernel
-    return mapped(*given) if sight.queries is None else of_seeing(mapped(*given), sight, key.shape[1], causal)
+    mixed = mapped(*given)
+    if sight.queries is None:
+        return mixed
+    if causal:  # a row of a document sees itself; those of none find each other in the kernel
+        return jnp.where((sight.queries >= 0)[..., None, None], mixed, 0)
+    return of_seeing(mixed, sight, key.shape[1], causal)
 
 
 def _attend(query: Array, key: Array, value: Array, *documents: Array, **how: bool) -> Array:

@@ -6,6 +6,7 @@ Skipped, and said to be, where libtpu is not installed.
 
 import math
 import os
+import re
 from collections import Counter
 from importlib.util import find_spec
 
@@ -122,20 +123,22 @@ def test_the_model_is_never_gathered_whole(mesh, programs):
 
 
 def test_state_falls_with_the_chips_that_split_it(programs):
-    """Parameters and both moments lie on each chip once in four parts, or in two: nothing is replicated but norms."""
+    """Parameters and both moments lie on each chip once in four parts, or in two, and little more: tiles of heads of 64
+    are half empty. A moment that was replicated would double it.
+    """
     whole = 4 * 3 * STACK.members[0].shape.params
     norms = 4 * 3 * WIDTH * (2 * DEPTH + 1)
     windows = 4 * 2 * BATCH * (SEQUENCE + 1)
     for mesh, parts in (("1,4,1", 4), ("1,2,2", 4), ("1,1,2", 2)):
         held = programs[mesh][1].alias_size_in_bytes  # the state, given back in place
         split = (whole - norms) / parts + norms
-        assert split <= held <= 1.05 * split + 4096, (mesh, held, split)
+        assert split <= held <= 1.5 * split, (mesh, held, split)
         assert programs[mesh][1].argument_size_in_bytes <= held + windows + 2**16
 
 
 def test_attention_is_the_fused_kernel(programs):
-    """No square of scores stands in memory: rows of queries by rows of keys."""
+    """Forward and backward, and no softmax of scores beside it."""
     for mesh in MESHES:
         text = programs[mesh][2].as_text()
-        assert "splash_mha_fwd" in text
-        assert f"{SEQUENCE},{SEQUENCE}]{{" not in text
+        assert all(f"splash_mha_{part}" in text for part in ("fwd", "dq", "dkv"))
+        assert not re.search(r'layers/attention/[^"]*(softmax|reduce_max|exp)"', text)
