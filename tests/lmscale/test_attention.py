@@ -143,7 +143,7 @@ def test_attention_across_to_fewer_keys(way):
         ("gpu", "7.0", "bfloat16", 64, "plain"),
         ("gpu", "gfx942", "bfloat16", 64, "plain"),  # AMD's names
         ("gpu", "9.0", "bfloat16", 20, "plain"),
-        ("tpu", None, "bfloat16", 64, "plain"),
+        ("tpu", None, "bfloat16", 64, "splash"),
     ],
 )
 def test_the_kernel_is_taken_where_there_is_one(platform, capability, dtype, head, way):
