@@ -1,12 +1,11 @@
 """What a study is: frozen, validated dataclasses that import no framework.
 
 A `Study` is what a person writes. `lmscale.plan` turns it into trajectories and runs, whose numbers are
-`Shape` (lmscale.shapes) and `Hyperparameters` (here).
+`Shape` (lmscale.shapes) and `Hyperparameters` (lmscale.recipe).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
@@ -16,6 +15,11 @@ from lmscale.corpora import Chain as Chain
 from lmscale.corpora import Lexicon as Lexicon
 from lmscale.data.clean.settings import Cleaning as Cleaning
 from lmscale.data.facts import Facts as Facts
+from lmscale.hardware import ExecutorConfig as ExecutorConfig
+from lmscale.hardware import MeshConfig as MeshConfig
+from lmscale.recipe import PowerRule as PowerRule
+from lmscale.recipe import Recipe as Recipe
+from lmscale.recipe import Schedule
 from lmscale.starts import Lora as Lora
 from lmscale.starts import Start as Start
 from lmscale.typed import check, normalise
@@ -23,52 +27,15 @@ from lmscale.typed import check, normalise
 Family = Literal["decoder", "encoder", "encoder_decoder", "lstm", "ngram"]
 # lmscale.spans says which family can be trained on which, lmscale.objectives what they are
 Objective = Literal["causal", "masked", "prefix", "spans", "pairs"]
-Documents = Literal["apart", "joined"]  # those of one window: whether they see each other
-Schedule = Literal["wsd", "cosine", "linear"]  # lmscale.optim says what they are
-Dtype = Literal["auto", "float32", "bfloat16"]
-Stored = Literal["float32", "bfloat16"]
 # What is computed again in the backward pass instead of being kept: all of a layer, or all but its matrix products
 Remat = Literal["none", "products", "layer"]
 Positions = Literal["rotary", "learned"]
 RematChoice = Literal["auto", "none", "products", "layer"]
 Log = Literal["tensorboard", "wandb"]
-DEVICES_MAX = 16_384  # more than the largest slices of TPUs have
-BATCH_TOKENS_MAX = 1e12
 DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
 COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the token counts of a grid
 ORDER_MOST = 6  # of an n-gram
 NO_RATE = "is of training, and an n-gram is counted, with no learning rate; leave it out"
-Engine = Literal["local", "ray", "slurm"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PowerRule:
-    """value(N) = value * (N / params) ** exponent: a setting that follows the model's size N (parameters)."""
-
-    value: float
-    params: float = 1.0
-    exponent: float = 0.0
-
-    def __post_init__(self) -> None:
-        normalise(self, "rule.")
-        check(self.value > 0, "rule.value", self.value, "must be a positive number")
-        check(self.params > 0, "rule.params", self.params, "must be a positive number")
-        check(abs(self.exponent) <= 2, "rule.exponent", self.exponent, "must lie between -2 and 2")
-
-    def __call__(self, params: float) -> float:
-        """Raises InputError where the rule leaves the range of numbers."""
-        try:
-            value = self.value * (params / self.params) ** self.exponent
-        except OverflowError:
-            value = math.inf
-        given = f"{self.value:g} * (N / {self.params:g})^{self.exponent:g}"
-        check(
-            0 < value < math.inf,
-            "rule",
-            given,
-            f"gives {value:g} for a model of {params:,} parameters; choose another exponent",
-        )
-        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,207 +100,6 @@ class Chosen:
 
     def __post_init__(self) -> None:
         normalise(self, "chosen.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a model of any size is trained; rules follow the size, so that a whole grid shares one recipe."""
-
-    sequence: int = 128
-    documents: Documents = "apart"  # several in a window do not see each other, and each begins at position 0
-    # The rules' N leaves out embeddings. Porian et al. 2024 (arXiv:2406.19146), rounded as in OLMo-core's model ladder
-    learning_rate: PowerRule = PowerRule(value=0.0047, params=108e6, exponent=-1 / 3)
-    batch_tokens: PowerRule = PowerRule(value=160 * 2048, params=108e6, exponent=2 / 3)  # same source
-    batch_tokens_max: int | None = None  # a cap; the rate is then scaled by sqrt(batch / rule), Malladi et al. 2022
-    warmup_tokens: int = 30_720  # never more than the model has parameters: Porian et al. 2024 on warmup
-    schedule: Schedule = "wsd"
-    cooldown_fraction: float = 0.2  # Haegele et al. 2024 (arXiv:2405.18392): 10-20 % matches cosine
-    # 1 / (1 - beta2), the steps over which Adam averages (Kingma & Ba 2015, Alg. 1): a decay that is shorter ends on
-    # moments of the high rate
-    cooldown_steps_min: int = 20
-    weight_decay: float = 0.1  # on matrices only
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    clip_norm: float = 1.0
-    compute_dtype: Dtype = "auto"  # float32 on CPU, bfloat16 on accelerators; parameters are always float32
-    moments_dtype: Stored = "float32"  # in which Adam's two averages are kept; bfloat16 takes half their memory
-
-    def __post_init__(self) -> None:
-        normalise(self, "recipe.")
-        check(self.sequence >= 8, "recipe.sequence", self.sequence, "must be at least 8 tokens")
-        check(self.warmup_tokens >= 0, "recipe.warmup_tokens", self.warmup_tokens, "must not be negative")
-        check(0 < self.cooldown_fraction < 1, "recipe.cooldown_fraction", self.cooldown_fraction, "must lie in (0, 1)")
-        check(self.cooldown_steps_min >= 1, "recipe.cooldown_steps_min", self.cooldown_steps_min, "must be at least 1")
-        check(
-            self.batch_tokens_max is None or self.batch_tokens_max >= self.sequence,
-            "recipe.batch_tokens_max",
-            self.batch_tokens_max,
-            f"must hold at least one sequence of {self.sequence} tokens",
-        )
-        check(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "must not be negative")
-        check(0 <= self.beta1 < 1, "recipe.beta1", self.beta1, "must lie in [0, 1)")
-        check(0 <= self.beta2 < 1, "recipe.beta2", self.beta2, "must lie in [0, 1)")
-        check(self.epsilon > 0, "recipe.epsilon", self.epsilon, "must be positive")
-        check(self.clip_norm > 0, "recipe.clip_norm", self.clip_norm, "must be positive")
-
-    def scaled(self, multiplier: float) -> Recipe:
-        """The recipe at `multiplier` times its learning rate, just as a study that writes that rate would have it."""
-        if multiplier == 1:
-            return self
-        value = float(f"{self.learning_rate.value * multiplier:.12g}")
-        return replace(self, learning_rate=replace(self.learning_rate, value=value))
-
-    @property
-    def counted(self) -> Hyperparameters:
-        """What of the recipe reaches a model that is counted: windows, one a step. Nothing is optimised."""
-        return Hyperparameters(
-            sequence=self.sequence,
-            documents=self.documents,
-            batch_sequences=1,
-            learning_rate=0.0,
-            warmup_steps=0,
-            schedule="wsd",
-            cooldown_fraction=0.0,
-            cooldown_steps_min=0,
-            weight_decay=0.0,
-            beta1=0.0,
-            beta2=0.0,
-            epsilon=0.0,
-            clip_norm=0.0,
-            compute_dtype="float32",
-            moments_dtype="float32",
-        )
-
-    def resolve(self, params_matrices: int) -> Hyperparameters:
-        """The recipe's numbers for a model with `params_matrices` parameters outside its embeddings.
-
-        The batch is rounded to a power of two of sequences (so that common meshes divide it).
-        """
-        rule, rate = self.batch_tokens(params_matrices), self.learning_rate(params_matrices)
-        wanted = min(rule, self.batch_tokens_max or math.inf)
-        check(
-            wanted <= BATCH_TOKENS_MAX,
-            "recipe.batch_tokens",
-            f"{wanted:g}",
-            f"exceeds {BATCH_TOKENS_MAX:g} tokens; lower it",
-        )
-        sequences = max(1, 2 ** round(math.log2(wanted / self.sequence)))
-        if self.batch_tokens_max is not None and sequences * self.sequence > self.batch_tokens_max:
-            sequences //= 2
-        batch = sequences * self.sequence
-        # A capped batch lowers Adam's rate by the square root: Malladi et al. 2022 (arXiv:2205.10287)
-        rate *= math.sqrt(wanted / rule)
-        return Hyperparameters(
-            sequence=self.sequence,
-            documents=self.documents,
-            batch_sequences=sequences,
-            learning_rate=float(f"{rate:.4g}"),
-            warmup_steps=min(self.warmup_tokens, params_matrices) // batch,
-            schedule=self.schedule,
-            cooldown_fraction=self.cooldown_fraction,
-            cooldown_steps_min=self.cooldown_steps_min,
-            weight_decay=self.weight_decay,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            clip_norm=self.clip_norm,
-            compute_dtype=self.compute_dtype,
-            moments_dtype=self.moments_dtype,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
-    """A recipe resolved for one size: everything about the optimisation that changes a trajectory's numbers."""
-
-    sequence: int
-    documents: Documents
-    batch_sequences: int
-    learning_rate: float
-    warmup_steps: int
-    schedule: Schedule
-    cooldown_fraction: float
-    cooldown_steps_min: int
-    weight_decay: float
-    beta1: float
-    beta2: float
-    epsilon: float
-    clip_norm: float
-    compute_dtype: Dtype
-    moments_dtype: Stored
-
-    @property
-    def batch_tokens(self) -> int:
-        return self.batch_sequences * self.sequence
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-    """Devices along each mesh axis. Written `data,fsdp,tensor` on the command line, such as 2,2,2."""
-
-    WORDS: ClassVar[str] = "a mesh such as 2,2,2"
-
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """Raises ValueError if the text is not three whole numbers."""
-        data, fsdp, tensor = (int(part) for part in text.split(","))
-        return cls(data=data, fsdp=fsdp, tensor=tensor)
-
-    def __post_init__(self) -> None:
-        normalise(self, "mesh.")
-        for name in ("data", "fsdp", "tensor"):
-            check(getattr(self, name) >= 1, f"mesh.{name}", getattr(self, name), "must be at least 1")
-        check(
-            self.devices <= DEVICES_MAX,
-            "mesh",
-            str(self),
-            f"takes more than {DEVICES_MAX:,} devices; choose a smaller one",
-        )
-
-    @property
-    def devices(self) -> int:
-        return self.data * self.fsdp * self.tensor
-
-    def __str__(self) -> str:
-        return f"{self.data},{self.fsdp},{self.tensor}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutorConfig:
-    """Where the workers of a sweep run, and what each of their processes gets there; no part of a run's identity."""
-
-    name: Engine = "local"
-    cpus: int | None = None  # cores of a process. None: its share of this machine, or one on a cluster
-    gpus: int = 0  # GPUs of a process on a cluster (on this machine they are dealt out as the mesh takes them)
-    tpus: int = 0  # TPU chips of a process, ray
-    memory_bytes: float | None = None  # of a process on a cluster; none: what the cluster gives by itself
-    address: str | None = (
-        None  # ray: auto, host:port or ray://host:port; none: a cluster of this machine, for the sweep
-    )
-    partition: str | None = None  # slurm, as sbatch has it; none: its default
-    account: str | None = None
-    qos: str | None = None
-    minutes: int = 60  # slurm: after which a job saves and is queued again
-    sbatch: dict[str, str] = field(default_factory=dict)  # further options of sbatch, such as {"constraint": "a100"}
-
-    def __post_init__(self) -> None:
-        normalise(self, "executor.")
-        check(self.cpus is None or self.cpus >= 1, "executor.cpus", self.cpus, "must be at least 1")
-        check(self.gpus >= 0, "executor.gpus", self.gpus, "must not be negative")
-        check(self.tpus >= 0, "executor.tpus", self.tpus, "must not be negative")
-        memory = self.memory_bytes
-        check(memory is None or memory >= 1e6, "executor.memory_bytes", memory, "must be at least 1e6 bytes")
-        check(self.minutes >= 1, "executor.minutes", self.minutes, "must be at least 1")
-
-    @property
-    def accelerated(self) -> bool:
-        """Whether its processes are given more than CPUs, on a cluster."""
-        return self.gpus + self.tpus > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from lmscale.config import Family, Hyperparameters, Objective, Recipe, Study
+from lmscale.config import Family, Objective, Recipe, Study
 from lmscale.data import mixing
 from lmscale.grid import cells
 from lmscale.parts import Tuning, told, tuning_of
 from lmscale.pretrained import Pretrained, choose
+from lmscale.recipe import Hyperparameters
 from lmscale.shapes import Shape, shape_of
 from lmscale.spans import check_objective, extra_ids, written_tokens
 from lmscale.typed import check

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from lmscale.accelerators import GB, Accelerator, find
-from lmscale.config import DEVICES_MAX
+from lmscale.hardware import DEVICES_MAX
 from lmscale.typed import check
 
 NAME = re.compile(r"(v\d\w*):(\d+(?:x\d+){1,2})")

@@ -17,6 +17,8 @@ LAZY = {
 FRAMEWORK_FREE = [
     "config",
     "corpora",
+    "recipe",
+    "hardware",
     "typed",
     "shapes",
     "grid",

@@ -53,10 +53,11 @@ def library() -> np.ndarray:
 
 def lmscale(size: Size, path: str) -> Train:
     """The very step that lmscale's train.py calls, with learned positions, as the peers have them."""
-    from lmscale.config import Hyperparameters, MeshConfig
+    from lmscale.config import MeshConfig
     from lmscale.layout import cpu_microbatches
     from lmscale.mesh import make_mesh
     from lmscale.plan import Text, Trajectory
+    from lmscale.recipe import Hyperparameters
     from lmscale.shapes import Shape
     from lmscale.step import Step
 
