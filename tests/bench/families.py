@@ -20,12 +20,13 @@ from lmscale.allocator import keep_memory
 keep_memory()  # before jax is imported, as the command does
 
 import jax  # noqa: E402
+from unprepared import unprepared  # noqa: E402
 
 from lmscale.compilation import use_cache  # noqa: E402
 from lmscale.config import Family, MeshConfig, Objective, Recipe, Size  # noqa: E402
 from lmscale.mesh import make_mesh  # noqa: E402
 from lmscale.noise import numbered  # noqa: E402
-from lmscale.plan import Text, Trajectory  # noqa: E402
+from lmscale.plan import Trajectory  # noqa: E402
 from lmscale.shapes import shape_of  # noqa: E402
 from lmscale.spans import extra_ids, written_tokens  # noqa: E402
 from lmscale.step import Step, Together  # noqa: E402
@@ -68,28 +69,8 @@ def trajectory(family: Family, objective: Objective, size: str, sequence: int, b
         family=family,
         written=written_tokens(family, objective, sequence),
     )
-    text = Text(
-        corpus="random",
-        tokenizer="none",
-        vocab=VOCAB,
-        train_tokens=0,
-        bytes_per_token=1.0,
-        digest="",
-        eval_set="",
-        headline="heldout",
-        eos_id=1,
-    )
-    return Trajectory(
-        study="bench",
-        family=family,
-        objective=objective,
-        shape=shape,
-        hyperparameters=Recipe(sequence=sequence, batch_tokens_max=batch_tokens).resolve(shape.params_matrices),
-        seed=0,
-        text=text,
-        recipe="",
-        horizon_steps=None,
-    )
+    hyperparameters = Recipe(sequence=sequence, batch_tokens_max=batch_tokens).resolve(shape.params_matrices)
+    return unprepared(shape, hyperparameters, vocab=VOCAB, family=family, objective=objective, eos_id=1)
 
 
 def advancing(t: Trajectory) -> Callable[[], None]:

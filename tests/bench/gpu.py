@@ -184,10 +184,10 @@ def attention_difference() -> float:
 def step_of(case: Case) -> Any:
     """A compiled step of the case, windows [K, B, S + 1] and rates [K]."""
     import numpy as np
+    from unprepared import unprepared
 
     from lmscale.config import MeshConfig, PowerRule, Recipe, Size
     from lmscale.mesh import make_mesh
-    from lmscale.plan import Text, Trajectory
     from lmscale.shapes import shape_of
     from lmscale.step import Step
 
@@ -198,29 +198,8 @@ def step_of(case: Case) -> Any:
         documents=case.documents,  # type: ignore[arg-type]
         moments_dtype=case.moments,  # type: ignore[arg-type]
     )
-    text = Text(
-        corpus="random",
-        tokenizer="none",
-        vocab=VOCAB,
-        train_tokens=0,
-        bytes_per_token=1.0,
-        digest="",
-        eval_set="",
-        headline="heldout",
-        eos_id=1,
-    )
     h = recipe.resolve(shape.params_matrices)
-    trajectory = Trajectory(
-        study="bench",
-        family="decoder",
-        objective="causal",
-        shape=shape,
-        hyperparameters=h,
-        seed=0,
-        text=text,
-        recipe="",
-        horizon_steps=None,
-    )
+    trajectory = unprepared(shape, h, vocab=VOCAB, eos_id=1)
     mesh = make_mesh(MeshConfig())
     step = Step(
         trajectory,

@@ -27,6 +27,7 @@ from lmscale.allocator import keep_memory
 keep_memory()  # before jax is imported, as the command does
 
 import jax  # noqa: E402
+from unprepared import unprepared  # noqa: E402
 
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size  # noqa: E402
 from lmscale.data.loader import Loader, evaluation_set  # noqa: E402
@@ -34,7 +35,6 @@ from lmscale.data.shards import FORMAT, SPLITS, Split, Vocabulary, content_diges
 from lmscale.data.subset import Subset  # noqa: E402
 from lmscale.data.writer import SHARD_TOKENS, ShardWriter  # noqa: E402
 from lmscale.mesh import make_mesh  # noqa: E402
-from lmscale.plan import Text, Trajectory  # noqa: E402
 from lmscale.shapes import shape_of  # noqa: E402
 from lmscale.step import Step, Together  # noqa: E402
 
@@ -143,27 +143,7 @@ def against_the_step(split: Split, sequence: int, batch_tokens: int, steps: int)
     """A line of tokens/s for one sequence length and batch."""
     shape = shape_of(Size.from_text(SIZE), vocab=BYTES.size)
     h = Recipe(sequence=sequence, batch_tokens=PowerRule(value=batch_tokens)).resolve(shape.params_matrices)
-    text = Text(
-        corpus="random",
-        tokenizer="bytes",
-        vocab=BYTES.size,
-        train_tokens=split.tokens,
-        bytes_per_token=1.0,
-        digest="",
-        eval_set="",
-        headline="heldout",
-    )
-    trajectory = Trajectory(
-        study="bench",
-        family="decoder",
-        objective="causal",
-        shape=shape,
-        hyperparameters=h,
-        seed=0,
-        text=text,
-        recipe="",
-        horizon_steps=None,
-    )
+    trajectory = unprepared(shape, h, vocab=BYTES.size, tokenizer="bytes", train_tokens=split.tokens)
     step = Step(
         trajectory, make_mesh(MeshConfig()), microbatches=max(1, h.batch_tokens // 16_384), steps_per_dispatch=steps
     )

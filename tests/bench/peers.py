@@ -53,10 +53,11 @@ def library() -> np.ndarray:
 
 def lmscale(size: Size, path: str) -> Train:
     """The very step that lmscale's train.py calls, with learned positions, as the peers have them."""
+    from unprepared import unprepared
+
     from lmscale.config import MeshConfig
     from lmscale.layout import cpu_microbatches
     from lmscale.mesh import make_mesh
-    from lmscale.plan import Text, Trajectory
     from lmscale.recipe import Hyperparameters
     from lmscale.shapes import Shape
     from lmscale.step import Step
@@ -87,27 +88,7 @@ def lmscale(size: Size, path: str) -> Train:
         vocab=size.vocab,
         positions=size.sequence,
     )
-    text = Text(
-        corpus="",
-        tokenizer="",
-        vocab=size.vocab,
-        train_tokens=0,
-        bytes_per_token=1.0,
-        digest="",
-        eval_set="",
-        headline="heldout",
-    )
-    trajectory = Trajectory(
-        study="bench",
-        family="decoder",
-        objective="causal",
-        shape=shape,
-        hyperparameters=hyperparameters,
-        seed=0,
-        text=text,
-        recipe="",
-        horizon_steps=None,
-    )
+    trajectory = unprepared(shape, hyperparameters, vocab=size.vocab)
     microbatches = cpu_microbatches(trajectory, MeshConfig())
     step = Step(trajectory, make_mesh(MeshConfig()), microbatches=microbatches, steps_per_dispatch=DISPATCH)
     state = step.init()

@@ -19,11 +19,12 @@ from lmscale.allocator import keep_memory
 keep_memory()  # before jax is imported, as the command does
 
 import jax  # noqa: E402
+from unprepared import unprepared  # noqa: E402
 
 from lmscale.compilation import use_cache  # noqa: E402
 from lmscale.config import MeshConfig, Recipe, Size  # noqa: E402
 from lmscale.mesh import make_mesh  # noqa: E402
-from lmscale.plan import Text, Trajectory  # noqa: E402
+from lmscale.plan import Trajectory  # noqa: E402
 from lmscale.shapes import shape_of  # noqa: E402
 from lmscale.step import Step, Together  # noqa: E402
 
@@ -60,27 +61,7 @@ def main() -> int:
 def trajectory(size: str, sequence: int, batch_tokens: int) -> Trajectory:
     shape = shape_of(Size.from_text(size), vocab=VOCAB)
     recipe = Recipe(sequence=sequence, batch_tokens_max=batch_tokens)
-    text = Text(
-        corpus="random",
-        tokenizer="none",
-        vocab=VOCAB,
-        train_tokens=0,
-        bytes_per_token=1.0,
-        digest="",
-        eval_set="",
-        headline="heldout",
-    )
-    return Trajectory(
-        study="bench",
-        family="decoder",
-        objective="causal",
-        shape=shape,
-        hyperparameters=recipe.resolve(shape.params_matrices),
-        seed=0,
-        text=text,
-        recipe="",
-        horizon_steps=None,
-    )
+    return unprepared(shape, recipe.resolve(shape.params_matrices), vocab=VOCAB)
 
 
 def compare(t: Trajectory, count: int) -> None:
