@@ -11,9 +11,10 @@ from collections import Counter
 from importlib.util import find_spec
 
 import pytest
+from small import unprepared
 
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
-from lmscale.plan import Text, make_plan
+from lmscale.plan import make_plan
 from lmscale.replicas import Stack
 
 WIDTH, DEPTH, HEADS, BATCH, SEQUENCE, VOCAB = 128, 2, 2, 8, 256, 384
@@ -24,17 +25,7 @@ STUDY = Study(
     recipe=Recipe(sequence=SEQUENCE, batch_tokens=PowerRule(value=BATCH * SEQUENCE), warmup_tokens=0),
     eval_tokens=16 * SEQUENCE,
 )
-TEXT = Text(
-    corpus="c",
-    tokenizer="t",
-    vocab=VOCAB,
-    train_tokens=10**9,
-    bytes_per_token=1,
-    digest="d",
-    eval_set="e",
-    headline="heldout",
-    eos_id=1,
-)
+TEXT = unprepared(VOCAB)
 STACK = Stack(members=(make_plan(STUDY, TEXT)[0],), width=1)
 MESHES = ("1,4,1", "1,1,2", "1,2,2")  # fsdp; tensor, on half of the chips; both
 MATRICES = {"inward": 3 * WIDTH**2, "out": WIDTH**2, "up": 4 * WIDTH**2, "down": 4 * WIDTH**2}  # numbers, of a layer

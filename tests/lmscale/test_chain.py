@@ -123,16 +123,6 @@ def test_it_is_prepared_with_its_entropy_and_its_ends(tmp_path):
     assert ensure_prepared(other, tmp_path, echo=print)[0].folder != shards.folder
 
 
-def test_it_keeps_no_fields_and_reads_no_other_vocabulary(tmp_path):
-    corpus = Corpus(task="chain", chain=SMALL)
-    for changed, line in (
-        (replace(corpus, slices=("source",)), "corpus.slices"),
-        (replace(corpus, vocabulary="a.model"), "corpus.vocabulary"),
-    ):
-        with pytest.raises(InputError, match=line):
-            ensure_prepared(changed, tmp_path, echo=print)
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from small import unprepared
 
 from lmscale.collectives import collectives, host_transfers
 from lmscale.config import MeshConfig, PowerRule, Recipe, Remat, Size, Study
 from lmscale.memory import step_bytes
 from lmscale.mesh import make_mesh
-from lmscale.plan import Text, make_plan
+from lmscale.plan import make_plan
 from lmscale.step import Step
 
 
@@ -35,17 +36,7 @@ WIDTH, DEPTH, HEADS, BATCH, SEQUENCE, VOCAB = SHAPE
 FEEDFORWARD, HEAD = 4 * WIDTH, WIDTH // HEADS
 # Of the code generation, which takes most of the time: the passes over the program are the same
 QUICKLY: Any = {"xla_backend_optimization_level": 0}
-TEXT = Text(
-    corpus="c",
-    tokenizer="t",
-    vocab=VOCAB,
-    train_tokens=10**9,
-    bytes_per_token=1,
-    digest="d",
-    eval_set="e",
-    headline="heldout",
-    eos_id=1,
-)
+TEXT = unprepared(VOCAB)
 
 
 class Program:

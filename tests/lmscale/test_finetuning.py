@@ -10,6 +10,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 import pytest
+from small import Stop
 
 from analysis.errors import InputError
 from lmscale.assemble import Assembly, from_shards
@@ -128,15 +129,6 @@ def test_what_was_learned_is_worth_tokens(begin, make_shards, make_training, tmp
     tuned, alone = losses
     assert tuned[0] < alone[0] - 0.2
     assert tuned[0] < alone[1]  # more than as many tokens again
-
-
-class Stop:
-    def __init__(self, call: int):
-        self.left = call
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
 
 
 def results(t: Training) -> dict:

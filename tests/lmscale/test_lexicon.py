@@ -100,16 +100,6 @@ def prepared(corpus: Corpus, folder: Path) -> Shards:
     return open_shards(part.folder)
 
 
-def test_it_keeps_no_fields_and_reads_no_other_vocabulary(tmp_path):
-    corpus = Corpus(task="lexicon", lexicon=SMALL)
-    for changed, line in (
-        (replace(corpus, slices=("source",)), "corpus.slices"),
-        (replace(corpus, vocabulary="a.model"), "corpus.vocabulary"),
-    ):
-        with pytest.raises(InputError, match=line):
-            ensure_prepared(changed, tmp_path, echo=print)
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
-from lmscale.config import Corpus
+from lmscale.config import Chain, Corpus, Lexicon
 from lmscale.data import sources, text_files
 from lmscale.data.document import Reading
+from lmscale.data.prepare import ensure_prepared
 from lmscale.data.python_source import list_python_source
 
 
@@ -141,3 +143,20 @@ def test_the_training_side_loads_no_framework():
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        Corpus(task="chain", chain=Chain(states=50, tokens=2000)),
+        Corpus(task="lexicon", lexicon=Lexicon(words=50, tokens=2000)),
+    ],
+    ids=lambda corpus: corpus.task,
+)
+def test_a_made_text_keeps_no_fields_and_reads_no_other_vocabulary(corpus, tmp_path):
+    for changed, line in (
+        (replace(corpus, slices=("source",)), "corpus.slices"),
+        (replace(corpus, vocabulary="a.model"), "corpus.vocabulary"),
+    ):
+        with pytest.raises(InputError, match=line):
+            ensure_prepared(changed, tmp_path, echo=print)

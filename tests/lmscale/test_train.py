@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from small import Stop
 
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import PowerRule
@@ -14,17 +15,6 @@ from lmscale.lanes import Training
 from lmscale.optim import learning_rates
 from lmscale.records import Curve
 from lmscale.train import Interrupted, train
-
-
-class Stop:
-    """Asks to stop from the given call of the compiled program on."""
-
-    def __init__(self, call: int):
-        self.left = call
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
 
 
 def results(t: Training) -> dict[int, tuple]:
