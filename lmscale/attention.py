@@ -19,6 +19,9 @@ BLOCK = (
 )
 BLOCKS_MAX = 8  # they are unrolled, so long sequences take longer blocks
 CUDNN_HEAD_MAX = 128  # on all GPUs that have the kernel
+# What the backward pass of a fused kernel reads of the forward one, as rematerialisation is told: the primitive of
+# jax.nn.dot_product_attention on cuDNN, and a name that lmscale.splash gives
+CUDNN_SAVED, SPLASH_SAVED = "dot_product_attention_fwd", "splash_attention"
 Way = Literal["blocks", "cudnn", "splash", "plain"]
 
 

@@ -1,7 +1,7 @@
 """Flags of TPU's compiler that let gathers of weights go on beside the products before them. No framework.
 
 Without them a step compiled for four chips of a v5p over fsdp had none of its layers' eight gathers overlapped, with
-them six; for a v5e they are its defaults (docs/aot.md). They are among those that MaxText trains with.
+them six; for a v5e they overlap without (docs/aot.md). They are among those that MaxText trains with.
 """
 
 from __future__ import annotations

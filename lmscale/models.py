@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from lmscale.attention import EVERYTHING, Sight, way_of
+from lmscale.attention import CUDNN_SAVED, EVERYTHING, SPLASH_SAVED, Sight, way_of
 from lmscale.borders import Rows
 from lmscale.config import Remat
 from lmscale.layers import Attention, CrossAttention, FeedForward, Recurrence, RMSNorm, parameter
@@ -20,13 +20,8 @@ from lmscale.output_layer import Output
 from lmscale.shapes import Shape
 
 # Up to here layers are unrolled (15 % faster on a CPU, and on a GPU a third: a scan copies what it keeps); deeper ones
-# are scanned, to compile once: for a TPU three layers took six times as long to compile unrolled (docs/aot.md)
+# are scanned, to compile once: for a TPU three layers unrolled took minutes to compile (docs/aot.md)
 UNROLL_DEPTH = {"cpu": 16, "gpu": 64, "tpu": 1}
-
-
-# of jax.nn.dot_product_attention on cuDNN: the primitive whose results its backward pass reads
-FUSED_ATTENTION = "dot_product_attention_fwd"
-SPLASH_ATTENTION = "splash_attention"  # what lmscale.splash names those of its kernel
 
 
 class Block(nn.Module):
@@ -103,7 +98,7 @@ def again(block: Any, remat: Remat, scanned: bool) -> Any:
 
 def is_product(primitive: Any, *operands: Any, **settings: Any) -> bool:
     """What `products` keeps: results of matrix products with weights, and of fused attention."""
-    fused = primitive.name.startswith(FUSED_ATTENTION) or settings.get("name") == SPLASH_ATTENTION
+    fused = primitive.name.startswith(CUDNN_SAVED) or settings.get("name") == SPLASH_SAVED
     return fused or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *operands, **settings)
 
 

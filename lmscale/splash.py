@@ -13,12 +13,11 @@ from jax.experimental.pallas.ops.tpu import splash_attention as kernel
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lmscale.attention import Sight, of_seeing
+from lmscale.attention import SPLASH_SAVED, Sight, of_seeing
 from lmscale.mesh import free_spec, parts_along
 
 LANES = 128  # of the vector unit: rows of a block are a multiple
 BLOCK_MAX = 512  # rows and columns of a block of scores: what MaxText runs with on all these generations
-SAVED = "splash_attention"  # what the backward pass reads of the forward one, by the name that rematerialisation knows
 
 
 def block_of(sequence: int) -> int | None:
@@ -97,6 +96,6 @@ def _kernel(sequence: int, heads: int, *, causal: bool, interpret: bool) -> Any:
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,
-        residual_checkpoint_name=SAVED,
+        residual_checkpoint_name=SPLASH_SAVED,
         interpret=interpret,
     )
