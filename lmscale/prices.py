@@ -20,7 +20,8 @@ from analysis.errors import InputError
 from lmscale.accelerators import ACCELERATORS, TERA, find_named
 
 KEYS = ("bfloat16_tflops", "dollars_per_hour", "watts", "source")
-LISTED = "on demand, as listed by"
+LISTED = "on demand, by a listing of others' prices:"
+UNCHECKED = "of Google Cloud in the US, 2025, unchecked: give yours with --accelerators"
 SHEET = "its maker's data sheet (board power)"
 
 
@@ -40,10 +41,10 @@ class Priced:
 # dollars an hour, who lists them, watts, who states them
 # fmt: off
 _TABLE: dict[str, tuple[float | None, str, float | None, str]] = {
-    "TPU v4": (3.22, f"{LISTED} Google Cloud, us-central2, 2025", 192, "the most that Jouppi et al. 2023 state"),
-    "TPU v5 lite": (1.20, f"{LISTED} Google Cloud, US, 2025", None, ""),
-    "TPU v5": (4.20, f"{LISTED} Google Cloud, US, 2025", None, ""),
-    "TPU v6 lite": (2.70, f"{LISTED} Google Cloud, US, 2025", None, ""),
+    "TPU v4": (3.22, UNCHECKED, 192, "the most that Jouppi et al. 2023 state"),
+    "TPU v5 lite": (1.20, UNCHECKED, None, ""),
+    "TPU v5": (4.20, UNCHECKED, None, ""),
+    "TPU v6 lite": (2.70, UNCHECKED, None, ""),
     "NVIDIA A100-SXM4-40GB": (1.48, f"{LISTED} Lambda, May 2026", 400, SHEET),
     "NVIDIA A100-PCIE-40GB": (1.48, f"{LISTED} Lambda, May 2026", 250, SHEET),
     "NVIDIA A100-SXM4-80GB": (2.4984, f"{LISTED} Modal, May 2026", 400, SHEET),
