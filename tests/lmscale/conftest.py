@@ -73,10 +73,10 @@ def shards(make_shards) -> Shards:
 @pytest.fixture
 def make_assembly(shards) -> Callable[..., Assembly]:
     """assembly(**changes of the study): one size, batches of 8 sequences of 16 tokens. `texts` are those of its
-    evaluation sets.
+    evaluation sets, `text` what it trains on (by default the Markov chain).
     """
 
-    def make(texts: Mapping[str, Shards] = MappingProxyType({}), **changes) -> Assembly:
+    def make(texts: Mapping[str, Shards] = MappingProxyType({}), *, text: Shards | None = None, **changes) -> Assembly:
         recipe = {
             "sequence": 16,
             "batch_tokens": PowerRule(value=128),
@@ -91,7 +91,7 @@ def make_assembly(shards) -> Callable[..., Assembly]:
             "eval_tokens": 1024,
             "steps_per_dispatch": 3,
         } | changes
-        return from_shards(Study(recipe=Recipe(**recipe), **settings), shards, texts)
+        return from_shards(Study(recipe=Recipe(**recipe), **settings), text or shards, texts)
 
     return make
 

@@ -1,4 +1,4 @@
-"""What each family sees, by gradient; what each objective asks for; and that all of them learn."""
+"""What each family sees, by gradient; what each objective asks for; and that all of them memorise."""
 
 import dataclasses
 import json
@@ -12,7 +12,9 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale.borders import closed
-from lmscale.config import MeshConfig, PowerRule
+from lmscale.config import MeshConfig, PowerRule, Size
+from lmscale.data.shards import Shards, Vocabulary, open_shards
+from lmscale.data.writer import ShardWriter
 from lmscale.mesh import make_mesh
 from lmscale.noise import numbered
 from lmscale.objectives import Example, Objective
@@ -253,18 +255,33 @@ def test_noise_is_a_function_of_the_seed_and_the_sample(make_assembly):
     assert not set(drawn) & set(second.batches(0, 6)[..., -1].ravel())
 
 
+@pytest.fixture(scope="module")
+def sentence(tmp_path_factory) -> Shards:
+    """A corpus of one sentence, over and over, which is held out as well."""
+    text = "a quick fox jumps"
+    tokens = np.array([*(3 + " abcdefghijklmnopqrstuvwxyz".index(letter) for letter in text), EOS])
+    vocabulary = Vocabulary(class_name="Test", name="letters", size=VOCAB, eos_id=EOS, digest="letters")
+    with ShardWriter(tmp_path_factory.mktemp("sentence") / "text", {"targets": vocabulary}) as writer:
+        for split, count in (("train", 12_000), ("heldout", 40)):
+            for _ in range(count):
+                writer.add(split, {"targets": tokens}, {"targets": len(text)})
+        return open_shards(writer.finish({}))
+
+
 @pytest.mark.parametrize(("family", "objective"), [pair for pair in PAIRS if pair[1] != "pairs"])
-def test_every_family_learns(make_assembly, make_training, family, objective):
-    """Each token of this text is followed by one of four: ln 4 = 1.39 nats against the ln 31 = 3.43 of a guess."""
+def test_every_family_memorises_a_sentence(make_assembly, make_training, sentence, family, objective):
+    """Below 0.05 nats a scored token, from ln 28 = 3.33 of a guess."""
     recipe = {"sequence": 32, "batch_tokens": PowerRule(value=256)}
-    changes = {"tokens": (256 * 30,), "allow_collinear": True, "recipe": recipe}
-    t = make_training(make_assembly(family=family, objective=objective, **changes), index=0)
+    steps = 800 if objective in ("masked", "spans") else 200  # these score one token in six
+    changes = {"tokens": (256 * steps,), "allow_collinear": True, "steps_per_dispatch": 100}
+    changes |= {"recipe": recipe, "text": sentence}
+    t = make_training(make_assembly(family=family, objective=objective, sizes=(Size(width=32, depth=2),), **changes))
     train(t)
     record = json.loads((t.workspace.run(t.trajectory.runs[0].id) / "record.json").read_text())
     row = record["row"]
     assert (row["family"], row["objective"], row["status"]) == (family, objective, "done")
-    curve = (t.workspace.trajectory(t.trajectory.id) / "trunk.jsonl").read_text().splitlines()
-    assert row["loss_nats"] < json.loads(curve[0])["train_loss_nats"] - 0.1
+    print(f"{family}, {objective}: {row['loss_nats']:.4f} nats a scored token")
+    assert row["loss_nats"] < 0.05
     assert (row["bits_per_byte"] is None) == (objective != "causal")
     contexts = [score["slice"] for score in record["scores"] if score["metric"] == "loss_nats" and score["slice"]]
     expected = ["context=1", "context=2", "context=3-4", "context=5-8", "context=9-16", "context=17-32"]
