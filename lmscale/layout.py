@@ -29,9 +29,7 @@ def misfit(trajectory: Trajectory, mesh: MeshConfig, microbatches: int = 1) -> s
         return f"its batch of {rows} sequences is not divisible by data x fsdp = {mesh.data * mesh.fsdp}{parts}"
     for name, value, axis, devices in (
         ("width", shape.width, "fsdp", mesh.fsdp),
-        ("heads", shape.heads, "tensor", mesh.tensor),
-        ("feedforward", shape.feedforward, "tensor", mesh.tensor),
-        ("vocab", shape.vocab, "tensor", mesh.tensor),
+        *((name, value, "tensor", mesh.tensor) for name, value in shape.over_tensor.items()),
     ):
         if value % devices:
             return f"{name} {value} is not divisible by {axis} = {devices}"

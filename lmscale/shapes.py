@@ -76,6 +76,11 @@ class Shape:
         """All parameters; equals the number of elements of the real parameter tree (tested)."""
         return self.params_matrices + self.params_embedding
 
+    @property
+    def over_tensor(self) -> dict[str, int]:
+        """The dimensions that the mesh axis `tensor` splits (lmscale.mesh.RULES)."""
+        return {"heads": self.heads, "feedforward": self.feedforward, "vocab": self.vocab}
+
     def forward_flops_per_token(self, sequence: int) -> float:
         """Multiply-adds counted as 2, matrix products only: projections, feed-forward, attention scores and
         values over the whole S x S square (Chowdhery et al. 2022, App. B), and the output layer.
@@ -134,6 +139,11 @@ class RecurrentShape(Shape):
     def params_matrices(self) -> int:
         """L (8 D D + 4 D + D) + D: four gates from input and memory with one bias, and the norms' scales."""
         return self.depth * (8 * self.width**2 + 5 * self.width) + self.width
+
+    @property
+    def over_tensor(self) -> dict[str, int]:
+        """The units of its gates, and the vocabulary."""
+        return {"width": self.width, "vocab": self.vocab}
 
     def forward_flops_per_token(self, sequence: int) -> float:
         """16 D D a layer, whatever the length, and the output layer."""

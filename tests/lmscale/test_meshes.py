@@ -79,12 +79,10 @@ def test_layers_computed_again_give_the_same_gradients(make_assembly, problem, r
     [("decoder", "prefix"), ("encoder", "masked"), ("encoder_decoder", "spans"), ("lstm", "causal")],
 )
 def test_every_family_has_the_gradients_of_one_device(make_assembly, family, objective):
-    """On a mesh that splits rows, and every matrix two ways (an LSTM's one way: it has no heads for a tensor axis). The
-    decoder on causal text has every mesh above.
-    """
+    """On a mesh that splits rows, and every matrix two ways. The decoder on causal text has every mesh above."""
     size = Size(width=16, depth=1, heads=None if family == "lstm" else 2)
     assembly = make_assembly(family=family, objective=objective, sizes=(size,))
-    mesh = MeshConfig(data=2, fsdp=4) if family == "lstm" else MeshConfig(data=2, fsdp=2, tensor=2)
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2)
     trajectory = assembly.plan[0]
     assert misfit(trajectory, mesh) is None
     batch = assembly.loader(trajectory).windows(0)
