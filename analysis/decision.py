@@ -58,9 +58,10 @@ def decide(
     near = near_best(fit, budgets, within_nats=within_nats, unique_tokens=unique_tokens)
     otherwise = counted(fit, curves, budgets, seed=fit.seed)
     approaches = compare(fit, curves, budgets, bootstrap=fit.bootstrap, seed=fit.seed)
+    to_serve = () if served_tokens is None else served(fit, budgets, served_tokens)
     warnings = [
         *row_warnings(rows, fit.samples is not None),
-        *(() if today is None else stock_warnings(fit.table, rows, today)),
+        *(() if today is None else stock_warnings(fit.table, (*rows, *to_serve), today)),
         *otherwise.warnings,
         *fit.warnings,
         *(f"{a.method}: {line}" for a in approaches.answers if a.method != "parametric" for line in a.warnings),
@@ -69,7 +70,7 @@ def decide(
         fit=fit,
         rows=rows,
         near=near,
-        served=() if served_tokens is None else served(fit, budgets, served_tokens),
+        served=to_serve,
         limited=() if unique_tokens is None else limited(fit, budgets, unique_tokens),
         approaches=approaches,
         counted=otherwise,

@@ -8,6 +8,7 @@ from datetime import date
 
 from analysis.optimal import OptimalRow
 from analysis.rows import numbers
+from analysis.served import ServedRow
 from analysis.summary import quantity
 from analysis.table import Table
 
@@ -33,16 +34,17 @@ def stock_tokens(table: Table, today: date) -> tuple[float, float]:
     return WORDS[0] * grown * per_word, WORDS[1] * grown * per_word
 
 
-def stock_warnings(table: Table, rows: Sequence[OptimalRow], today: date) -> tuple[str, ...]:
-    """One line for each budget whose D* exceeds the stock, or may."""
+def stock_warnings(table: Table, rows: Sequence[OptimalRow | ServedRow], today: date) -> tuple[str, ...]:
+    """One line for each budget whose tokens exceed the stock, or may: D*, or those of a model that will be served."""
     low, high = stock_tokens(table, today)
     warnings = []
     for row in rows:
         if row.tokens <= low:
             continue
         how = "exceeds" if row.tokens > high else "may exceed"
+        name = "D of the model to serve" if isinstance(row, ServedRow) else "D*"
         warnings.append(
-            f"at {row.flops:.2e} FLOPs D* = {quantity(row.tokens)} tokens {how} the stock of high-quality text, "
+            f"at {row.flops:.2e} FLOPs {name} = {quantity(row.tokens)} tokens {how} the stock of high-quality text, "
             f"{quantity(low, 2)} to {quantity(high, 2)} tokens in {today.year} (Villalobos et al. 2022): text would "
             "repeat; see --law repeats"
         )

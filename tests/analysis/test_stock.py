@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 
 from analysis import fit, from_frame, optimal
+from analysis.served import served
 from analysis.stock import stock_tokens, stock_warnings
 
 DAY = date(2026, 10, 1)  # four years after the estimate
@@ -33,3 +34,13 @@ def test_warnings_say_may_and_does(branched):
     assert "may exceed the stock" in may
     assert "exceeds the stock" in does
     assert "2026" in does
+
+
+def test_a_model_to_serve_is_warned_of_too(branched):
+    """It is smaller and reads more text than the best to train, so that it alone may go beyond the stock."""
+    fitted = fit(branched(), bootstrap=0)
+    (row,) = optimal(fitted, [1e22])
+    (model,) = served(fitted, [1e22], 1e18)
+    assert row.tokens < stock_tokens(fitted.table, DAY)[0] < model.tokens
+    (line,) = stock_warnings(fitted.table, [row, model], DAY)
+    assert line.startswith("at 1.00e+22 FLOPs D of the model to serve = ")
