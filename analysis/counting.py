@@ -13,13 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.approaches import Approaches
 from analysis.curves import Curves
-from analysis.envelope import envelope
+from analysis.envelope import Envelope, envelope
 from analysis.errors import InputError
 from analysis.fit import Fit
 from analysis.fit import fit as fit_law
 from analysis.golden import minimum
-from analysis.isoflop import isoflop
+from analysis.isoflop import IsoFlop, isoflop
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, Array, Law, Optimum, budgets
 from analysis.optimal import OptimalRow, optimal_rows, require_interior
 from analysis.powerlaw import LEAST_FOR_FLOOR
@@ -88,10 +89,14 @@ class Counted:
     warnings: tuple[str, ...]
 
 
-def counted(fit: Fit, curves: Curves | None, flops: Sequence[float], *, seed: int = 0) -> Counted:
+def counted(
+    fit: Fit, curves: Curves | None, flops: Sequence[float], *, known: Approaches | None = None, seed: int = 0
+) -> Counted:
     """Every approach under every way of counting that the table knows, at the budgets `flops`.
 
-    Approach 2 under exact FLOPs groups runs whose FLOPs agree, and is refused where the table's budgets are in 6ND.
+    known: the approaches of this fit and these curves with the same seed, which count all parameters and 6ND; they are
+    not found again. Approach 2 under exact FLOPs groups runs whose FLOPs agree, and is refused where the budgets of the
+    table are in 6ND.
     Raises InputError for a budget that is not finite and positive.
     """
     at = budgets(flops)
@@ -108,7 +113,8 @@ def counted(fit: Fit, curves: Curves | None, flops: Sequence[float], *, seed: in
             refused.append((str(counting), str(error)))
             continue
         found = _parametric(fits[counting.params], counting, at, per_token, refused)
-        found += _profiles(fits[counting.params], counting, curves, at, seed, refused)
+        told = known if counting == Counting() else None
+        found += _profiles(fits[counting.params], counting, curves, at, seed, told, refused)
         for each in found:
             answers += _told(counting, *each, embeddings)
     return Counted(answers=tuple(answers), refused=tuple(refused), warnings=_apart(answers))
@@ -221,23 +227,19 @@ def _growth(law: Law, ends: Array, per_token: PowerSum) -> Array:
 
 
 def _profiles(
-    fit: Fit, counting: Counting, curves: Curves | None, at: Array, seed: int, refused: list[tuple[str, str]]
+    fit: Fit,
+    counting: Counting,
+    curves: Curves | None,
+    at: Array,
+    seed: int,
+    known: Approaches | None,
+    refused: list[tuple[str, str]],
 ) -> _Found:
     """Approaches 1 and 2 on the table as counted."""
     found: _Found = []
-    compute = "6nd" if counting.flops == "6nd" else "given"
-    table = fit.table
-    if compute == "given" and "flops_budget" in table.frame:
-        table = replace(table, frame=table.frame.drop(columns="flops_budget"))
     for method in ("envelope", "isoflop"):
         try:
-            if method == "isoflop":
-                profile = isoflop(table, compute=compute, bootstrap=fit.bootstrap, seed=seed)
-            elif curves is None:
-                raise InputError("no curves were given")
-            else:
-                recounted = curves if counting.params == "all" else _recounted(curves, fit)
-                profile = envelope(recounted, compute=compute, bootstrap=fit.bootstrap, seed=seed)
+            profile = _known(known, method) if known is not None else _profile(fit, counting, curves, method, seed)
         except InputError as error:
             refused.append((f"{counting}, {method}", str(error)))
             continue
@@ -254,6 +256,28 @@ def _profiles(
             continue
         found.append((method, rows, a, profile.intervals.get("a")))
     return found
+
+
+def _known(known: Approaches, method: str) -> IsoFlop | Envelope:
+    """Raises InputError with the reason where the approach was refused."""
+    profile = known.isoflop if method == "isoflop" else known.envelope
+    if profile is None:
+        raise InputError(dict(known.refused)[method])
+    return profile
+
+
+def _profile(fit: Fit, counting: Counting, curves: Curves | None, method: str, seed: int) -> IsoFlop | Envelope:
+    """Raises InputError where these runs or curves do not allow the approach."""
+    compute = "6nd" if counting.flops == "6nd" else "given"
+    if method == "isoflop":
+        table = fit.table
+        if compute == "given" and "flops_budget" in table.frame:
+            table = replace(table, frame=table.frame.drop(columns="flops_budget"))
+        return isoflop(table, compute=compute, bootstrap=fit.bootstrap, seed=seed)
+    if curves is None:
+        raise InputError("no curves were given")
+    recounted = curves if counting.params == "all" else _recounted(curves, fit)
+    return envelope(recounted, compute=compute, bootstrap=fit.bootstrap, seed=seed)
 
 
 def _recounted(curves: Curves, fit: Fit) -> Curves:

@@ -56,8 +56,8 @@ def decide(
     budgets = [float(budget) for budget in budgets_asked(flops, fit.flops_max)]
     rows = optimal(fit, budgets, unique_tokens=unique_tokens)
     near = near_best(fit, budgets, within_nats=within_nats, unique_tokens=unique_tokens)
-    otherwise = counted(fit, curves, budgets, seed=fit.seed)
     approaches = compare(fit, curves, budgets, bootstrap=fit.bootstrap, seed=fit.seed)
+    otherwise = counted(fit, curves, budgets, known=approaches, seed=fit.seed)
     to_serve = () if served_tokens is None else served(fit, budgets, served_tokens)
     warnings = [
         *row_warnings(rows, fit.samples is not None),
