@@ -72,7 +72,8 @@ def plot(args: argparse.Namespace) -> int:
 
 def recall(args: argparse.Namespace) -> int:
     from analysis.plots import save
-    from analysis.recall import read_recall, recall_figure, recall_text
+    from analysis.recall import read_recall, recall_text
+    from analysis.recall_plots import recall_figure
 
     result = read_recall(find(args.runs, args.out), table_asked(args))
     path = save(recall_figure(result), _figures(args) / "recall.png")

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import binomtest
 
 from analysis.errors import InputError
-from analysis.recall import read_recall, recall_figure, recall_text
+from analysis.recall import read_recall, recall_text
+from analysis.recall_plots import recall_figure
 from analysis.table import read
 from lmscale.cli import main
 
