@@ -241,7 +241,7 @@ def run(args: argparse.Namespace) -> int:
 
         end_with_parent()
     study, workers, profile = _load(args), _workers(args.workers) or 1, _steps(args.profile)
-    from lmscale.allocator import keep_memory
+    from lmscale.allocator import keep_memory, unswept
 
     keep_memory()
     from lmscale import distributed
@@ -252,6 +252,8 @@ def run(args: argparse.Namespace) -> int:
 
     job = find_job(os.environ)
     before_jax(-(-study.mesh.devices // (job.processes if job else 1)))
+    with unswept():
+        from lmscale.worker import GivenUp, work
     with distributed.joined(job):
         workspace = Workspace(args.out, study.name)
         distributed.decide(workspace.create)
@@ -263,7 +265,6 @@ def run(args: argparse.Namespace) -> int:
         from lmscale.full_disk import DiskFailure
         from lmscale.last_line import say_last
         from lmscale.out_of_memory import OutOfMemory
-        from lmscale.worker import GivenUp, work
 
         try:
             stopped = work(
