@@ -45,7 +45,8 @@ def losses(result: Comparison) -> Figure:
         values = [getattr(point, name) for point in result.points]
         axes.set_xlim(min(values) / 1.4, max(values) * 1.4)
         _counts(axes)
-    panels[-1][0].set_xlabel("parameters N (of an n-gram: stored counts)")
+    counted = any(point.size.startswith("order") for point in result.points)
+    panels[-1][0].set_xlabel("parameters N" + " (of an n-gram: stored counts)" * counted)
     panels[-1][1].set_xlabel("training tokens D")
     panels[0][0].set_title("Loss against N, most tokens strong", loc="left", fontsize=10)
     panels[0][1].set_title("Loss against D, best size strong", loc="left", fontsize=10)
