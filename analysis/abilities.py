@@ -19,8 +19,8 @@ LOWER = ("token_edit_distance", "brier", "perplexity")
 CONTINUOUS = ("log_prob", "log_prob_per_byte", "correct_prob", "brier", "token_edit_distance", "perplexity")
 MAIN = ("accuracy", "exact_match")  # what a task is judged by, the first that it has
 OF_OPTIONS = ("accuracy", "correct_prob")  # of which `chance` is what a guess gets, where there are options
-ENDINGS = {"acc": "accuracy", "accuracy": "accuracy", "exact_match": "exact_match", "em": "exact_match",
-           "err": "error", "error": "error", "brier": "brier", "ppl": "perplexity", "perplexity": "perplexity"}  # fmt: skip
+ENDINGS = {"acc": "accuracy", "accuracy": "accuracy", "exact_match": "exact_match", "em": "exact_match", "err": "error",
+           "error": "error", "brier": "brier", "ppl": "perplexity", "perplexity": "perplexity"}  # fmt: skip
 STDERR = ("_stderr", "_se")
 # 1 / options of tasks whose scores foreign tables hold; none for those that are answered in words.
 KNOWN_CHANCE: Mapping[str, float] = {
@@ -67,7 +67,9 @@ class Ability:
     @property
     def continuous(self) -> Metric | None:
         """The metric beside the main one that changes with every change of a probability; None where there is none."""
-        return next((self.metrics[name] for name in CONTINUOUS if name in self.metrics and name != self.main.name), None)
+        return next(
+            (self.metrics[name] for name in CONTINUOUS if name in self.metrics and name != self.main.name), None
+        )
 
 
 def read_abilities(
@@ -90,7 +92,9 @@ def read_abilities(
     bad = {name: value for name, value in known.items() if not 0 <= value < 1}
     if bad:
         name, value = next(iter(bad.items()))
-        raise InputError(f"chance: {value:g}{f' of {name!r}' if name else ''} is no share below 1; give one such as .25")
+        raise InputError(
+            f"chance: {value:g}{f' of {name!r}' if name else ''} is no share below 1; give one such as .25"
+        )
     file = (path if path.is_dir() else path.parent) / SCORES
     ours = read_scores(path) if file.is_file() else None
     if ours is not None and {*ours.frame["run_id"]} & {*texts(table.frame, "run_id")}:
@@ -149,6 +153,8 @@ def _of_scores(scores: Scores, table: Table, part: str, chance: Mapping[str, flo
                 for metric, column in ((name, "stderr"), (f"{name}_low", "value"), (f"{name}_high", "value"))
             )
             mean = guess if name in OF_OPTIONS or (name == "exact_match" and not options) else None
+            if name == "brier" and options and guess is not None:
+                mean = 1.0 - guess  # of k options alike: (1 - 1/k)^2 + (k - 1) / k^2
             metrics[name] = _metric(name, values[name][has], stderr, low, high, mean)
         items = mine.keep(metric="items").of(table)[has]
         part_of = replace(table.keep(has), excluded=(), notes=())
@@ -254,5 +260,6 @@ def growing(table: Table, against: str) -> Array:
 
 
 def better(metric: Metric) -> Array:
-    """Values [n] of which more is better."""
-    return -metric.value if metric.lower_is_better else metric.value
+    """Values [n] of which more is better; of a perplexity its logarithm."""
+    value = np.log(metric.value) if metric.name == "perplexity" else metric.value
+    return -value if metric.lower_is_better else value

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.abilities import Ability, better, clusters, growing
+from analysis.abilities import SHARES, Ability, better, clusters, growing
 from analysis.clustered import Line, holm, line
 from analysis.laws import Array
 
@@ -104,8 +104,10 @@ def _named(found: Scaling, trend: float, turn: float) -> Scaling:
         kind = "rising" if found.change > 0 else "falling"
     elif kind != "flat" and not reason:
         low, high = found.interval
-        kind = "flat" if found.metric in ("accuracy", "exact_match", "correct_prob") and max(-low, high) <= FLAT else kind
-        reason = "" if kind == "flat" else "its change may be of either sign; add scales or items"
+        flat = found.metric in SHARES and max(-low, high) <= FLAT
+        kind = "flat" if flat else kind
+        unsure = "may be of either sign" if low <= 0 <= high else "is not told from none over so many tests"
+        reason = "" if flat else f"its change {unsure}; add scales or items"
     return replace(found, kind=kind, reason=reason, p_trend_adjusted=trend, p_turn_adjusted=turn)
 
 

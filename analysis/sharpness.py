@@ -4,7 +4,7 @@ Exact match of K tokens, each right with probability p, is p^K: it jumps where p
 arXiv:2304.15004). So the question is put to a continuous metric of the same outputs, as two hypotheses over the scale x
 (in logarithms):
 
-- smooth: a + b x + J S((x - c) / w), S the logistic curve, whose rise from 10 to 90 % takes at least WIDE of all scales;
+- smooth: a + b x + J S((x - c) / w), S the logistic curve, whose middle 80 % takes at least WIDE of all scales;
 - step: a + B ((1 - f) x / range + f [x > c]), of whose change at least the share f >= HALF comes between two scales.
 
 Neither holds the other. The statistic is n log of the ratio of their sums of squares, each weighed by the errors over
@@ -16,22 +16,23 @@ the runs show and with its own errors over items: how often such metrics jump as
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from analysis.abilities import Ability, Metric, better, growing
 from analysis.errors import InputError
 from analysis.laws import Array
-from analysis.uncertainty import interval, require_resamples
 
 LEVEL = 0.01
 WIDE = 0.25  # of the range of log scale, for the middle 80 % of a smooth change
 HALF = 0.5
 TENTHS = 2 * np.log(9.0)  # of a logistic curve, from 10 to 90 %, in units of its w
 LEAST_SCALES = 7  # two more than a smooth curve has parameters
+LEAST_DRAWS = 200
 WIDTHS, CENTRES, SHARES = 8, 33, (0.5, 0.6, 0.75, 0.9, 1.0, 1.15)
 
 Verdict = Literal["sharp", "smooth", "steep", "made by the metric", "no change", "not told"]
@@ -39,16 +40,14 @@ Verdict = Literal["sharp", "smooth", "steep", "made by the metric", "no change",
 
 @dataclass(frozen=True, kw_only=True)
 class Jump:
-    """What one metric tells. p_smooth, p_step: of either hypothesis; width: of the middle 80 % of the change, in units
-    of log scale (0 where a step fits best), and its 95 % interval; at: where a step fits best; share: of the change, at
-    that step. change: over all scales; told: whether it is told from none.
+    """What one metric tells. p_smooth, p_step: of either hypothesis; at: the scale (as `growing` has it) where a step
+    fits best, and share, how much of the change it makes there. change: over all scales, along the smooth curve; told:
+    whether it is told from none.
     """
 
     metric: str
     p_smooth: float
     p_step: float
-    width: float
-    width_interval: tuple[float, float]
     at: float
     share: float
     change: float
@@ -86,8 +85,9 @@ class Sharpness:
 
 
 def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, seed: int = 0) -> Sharpness:
-    """Test one task. Raises InputError for fewer than LEAST_SCALES scales, and where no two runs differ."""
-    require_resamples(draws, seed)
+    """Test one task. Raises InputError for fewer than LEAST_SCALES scales and draws that allow no p-value so low."""
+    if draws < LEAST_DRAWS:
+        raise InputError(f"bootstrap: {draws} draws tell no p-value below {LEVEL:g}; give at least {LEAST_DRAWS}")
     x = growing(ability.table, against)
     scales = len(np.unique(np.round(x, 6)))
     if scales < LEAST_SCALES:
@@ -101,7 +101,7 @@ def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, se
                          verdict=verdict, draws=draws)  # fmt: skip
     told = _jump(curves, metric, ability.items, draws, rng)
     p_link = None
-    if main.told and main.p_smooth < LEVEL and told.told and draws:
+    if main.told and main.p_smooth < LEVEL and told.told:
         p_link = _link(curves, ability, metric, draws, rng)
     verdict = told.verdict
     if verdict == "smooth" and p_link is not None:
@@ -114,13 +114,13 @@ def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, se
 class _Curves:
     """All curves of either hypothesis over x [n], as designs [G, n, 3] and [H, n, 2]; what each stands for.
 
-    widths [G]: of the middle 80 %, in units of x. narrow [G]: those that are too narrow to be smooth. at, shares [H].
+    smooth [G]: those whose middle 80 % is wide enough; the others only tell how large errors are. at, shares [H]: of
+    the steps, in units of x and of the change.
     """
 
     x: Array
     designs: Array
-    widths: Array
-    narrow: Array
+    smooth: NDArray[np.bool_]
     steps: Array
     at: Array
     shares: Array
@@ -140,8 +140,8 @@ class _Curves:
         share, at = (m.ravel() for m in np.meshgrid(SHARES, middles))
         step = (1 - share)[:, None] * z[None] + share[:, None] * (z[None] > at[:, None])
         steps = np.stack([np.ones_like(step), step], axis=2)
-        return cls(x=x, designs=designs, widths=width * reach, narrow=width < WIDE * (1 - 1e-9), steps=steps,
-                   at=low + at * reach, shares=share)  # fmt: skip
+        smooth = width >= WIDE * (1 - 1e-9)
+        return cls(x=x, designs=designs, smooth=smooth, steps=steps, at=low + at * reach, shares=share)
 
     def weighed(self, sd: Array) -> "_Weighed":
         return _Weighed(curves=self, sd=sd, smooth=_basis(self.designs / sd[None, :, None]),
@@ -175,19 +175,13 @@ class _Weighed:
     def statistic(self, y: Array) -> Array:
         """n log(smooth / step) [R]: high where a step fits better."""
         smooth, step = self.squares(y)
-        wide = smooth[:, ~self.curves.narrow].min(axis=1)
+        wide = smooth[:, self.curves.smooth].min(axis=1)
         return y.shape[1] * np.log(wide / step.min(axis=1))
-
-    def width(self, y: Array) -> Array:
-        """Of the curve that fits best [R], 0 for a step."""
-        smooth, step = self.squares(y)
-        best = np.argmin(smooth, axis=1)
-        return np.where(step.min(axis=1) < smooth.min(axis=1), 0.0, self.curves.widths[best])
 
     def fitted(self, y: Array) -> tuple[Array, Array, int]:
         """y [n] along the smooth curve and along the step that fit best, and the number of that step."""
         smooth, step = (each[0] for each in self.squares(y[None]))
-        wide = int(np.flatnonzero(~self.curves.narrow)[np.argmin(smooth[~self.curves.narrow])])
+        wide = int(np.flatnonzero(self.curves.smooth)[np.argmin(smooth[self.curves.smooth])])
         sharp = int(np.argmin(step))
         shown = [basis @ (basis.T @ (y / self.sd)) * self.sd for basis in (self.smooth[wide], self.steps[sharp])]
         return shown[0], shown[1], sharp
@@ -196,8 +190,7 @@ class _Weighed:
 def _jump(curves: _Curves, metric: Metric, items: int, draws: int, rng: np.random.Generator) -> Jump:
     y, sd = better(metric), errors_over_items(metric, items)
     if np.ptp(y) == 0:
-        return Jump(metric=metric.name, p_smooth=1.0, p_step=1.0, width=np.nan, width_interval=(np.nan, np.nan),
-                    at=np.nan, share=0.0, change=0.0, told=False)  # fmt: skip
+        return Jump(metric=metric.name, p_smooth=1, p_step=1, at=np.nan, share=0, change=0, told=False)
     weighed = curves.weighed(sd)
     smooth, step, sharp = weighed.fitted(y)
     all_squares = [each[0].min() for each in weighed.squares(y[None])]
@@ -208,22 +201,13 @@ def _jump(curves: _Curves, metric: Metric, items: int, draws: int, rng: np.rando
     told = flat / excess**2 > 3.0 * len(y)
     measured = float(weighed.statistic(y[None])[0])
     noise = excess * sd * rng.normal(size=(draws, len(y)))
-    p_smooth, p_step, ends = 1.0, 1.0, (np.nan, np.nan)
-    if draws:
-        under_smooth, under_step = weighed.statistic(smooth + noise), weighed.statistic(step + noise)
-        p_smooth = float((1 + np.sum(under_smooth >= measured)) / (1 + draws))
-        p_step = float((1 + np.sum(under_step <= measured)) / (1 + draws))
-        best = smooth if measured < 0 else step
-        low, high = interval(weighed.width(best + noise))
-        ends = (float(low), float(high))
+    under_smooth, under_step = weighed.statistic(smooth + noise), weighed.statistic(step + noise)
     order = np.argsort(curves.x, kind="stable")
     change = float(smooth[order[-1]] - smooth[order[0]])
     return Jump(
         metric=metric.name,
-        p_smooth=p_smooth,
-        p_step=p_step,
-        width=float(weighed.width(y[None])[0]),
-        width_interval=ends,
+        p_smooth=float((1 + np.sum(under_smooth >= measured)) / (1 + draws)),
+        p_step=float((1 + np.sum(under_step <= measured)) / (1 + draws)),
         at=float(curves.at[sharp]),
         share=float(min(curves.shares[sharp], 1.0)),
         change=change,
@@ -271,7 +255,7 @@ def tested(
     found, refused = [], {}
     for ability in abilities:
         try:
-            found.append(replace(sharpness(ability, against, draws=draws, seed=seed)))
+            found.append(sharpness(ability, against, draws=draws, seed=seed))
         except InputError as error:
             refused[ability.task] = str(error)
     return found, refused

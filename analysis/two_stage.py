@@ -5,6 +5,7 @@ from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from analysis.abilities import clusters, require_shares
 from analysis.clustered import line
@@ -23,7 +24,7 @@ NOTHING = 1e-3  # of the least loss, for a coefficient B whose term D^2 divides:
 
 @dataclass(frozen=True, kw_only=True)
 class ScorePrediction:
-    """score [n], of what is right; interval, [n] low and high, of the law itself; new_run: of what a run would score."""
+    """score [n], of what is right; interval, [n] low and high, of the law itself; new_run: of what a run would show."""
 
     score: Array
     interval: tuple[Array, Array]
@@ -165,7 +166,7 @@ def require_told(table: Table, scores: Array, chance: float | None) -> None:
         raise InputError(f"scores: all are {scores.mean():.3g}: no law of a score that does not change")
     if chance is not None and scores.max() <= chance:
         raise InputError(f"scores: none is above chance, {chance:.3g}: no law of a task that nothing has learned")
-    slope = line(table.loss_nats, scores, clusters(table))
+    slope = line(rankdata(table.loss_nats), scores, clusters(table))  # ranks: the link is no straight line
     if slope is None or slope.p_value > LEVEL:
         found = "too few trajectories" if slope is None else f"p = {slope.p_value:.2g}"
         raise InputError(f"scores: no dependence on the loss is told from none ({found}); add runs, or a longer test")
