@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.clustered import varies
 from analysis.errors import InputError
 from analysis.laws import Array
 from analysis.rows import listed, numbers, texts
@@ -257,6 +258,17 @@ def growing(table: Table, against: str) -> Array:
     """The scale as tests take it [n]: the logarithm of a count, the loss negated, so that more is a better model."""
     scale = scale_of(table, against)
     return -scale if against == "loss" else np.log(scale)
+
+
+def beside(table: Table, against: str) -> Array:
+    """What else moves a score where runs of one scale differ in shape [n, 1]: log D/N, or the other count; [n, 0] where
+    that does not vary apart from the scale, and beside a loss, which has it in it.
+    """
+    log_n, log_d = np.log(table.params), np.log(table.tokens)
+    other = {"params": log_d, "tokens": log_n, "flops": log_d - log_n}.get(against)
+    if other is None or not varies(np.column_stack([growing(table, against), other])):
+        return np.empty((len(table), 0))
+    return (other - other.mean())[:, None]
 
 
 def better(metric: Metric) -> Array:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.abilities import SHARES, Ability, better, clusters, growing
+from analysis.abilities import SHARES, Ability, beside, better, clusters, growing
 from analysis.clustered import Line, holm, line
 from analysis.laws import Array
 
@@ -81,7 +81,9 @@ def _tested(ability: Ability, against: str) -> Scaling:
         return replace(bare, reason=f"{scales} scales, fewer than {LEAST_SCALES}")
     if np.ptp(y) == 0:
         return replace(bare, kind="flat", interval=(0.0, 0.0))
-    fall = line(x, y, groups)
+    other = beside(ability.table, against)
+    along = np.eye(1 + other.shape[1])[0]
+    fall = line(np.column_stack([x, other]), y, groups, along)
     if fall is None:
         return replace(bare, reason="runs of fewer than three trajectories")
     reach = float(np.ptp(x))
@@ -91,7 +93,7 @@ def _tested(ability: Ability, against: str) -> Scaling:
         change=fall.slope * reach,
         interval=(low * reach, high * reach),
         p_trend=fall.p_value,
-        turn=two_lines(x, y, groups),
+        turn=two_lines(x, y, groups, other),
     )
 
 
@@ -111,8 +113,10 @@ def _named(found: Scaling, trend: float, turn: float) -> Scaling:
     return replace(found, kind=kind, reason=reason, p_trend_adjusted=trend, p_turn_adjusted=turn)
 
 
-def two_lines(x: Array, y: Array, groups: Sequence[str]) -> Turn | None:
+def two_lines(x: Array, y: Array, groups: Sequence[str], other: Array | None = None) -> Turn | None:
     """Two lines of opposite sign through y [n] over x [n], with the break set as Simonsohn's Robin Hood does.
+
+    other [n, k]: what else moves y, in proportion.
 
     A smooth curve (a cubic, where he has a spline: grids are small) is most extreme somewhere inside; the break begins
     in the middle of what is within one standard error of that, and moves there towards the stronger of the two lines,
@@ -124,41 +128,44 @@ def two_lines(x: Array, y: Array, groups: Sequence[str]) -> Turn | None:
         return None
     inner = scales[LEAST_SIDE - 1 : len(scales) - LEAST_SIDE + 1]
     centred = (x - x.mean()) / np.ptp(x)
-    design = np.vander(centred, 4)
+    other = np.empty((len(x), 0)) if other is None else other
+    design = np.column_stack([np.vander(centred, 4), other])
     fitted, *_ = np.linalg.lstsq(design, y, rcond=None)
     at = np.vander((scales - x.mean()) / np.ptp(x), 4)
-    curve = at @ fitted
-    left = max(len(x) - 4, 1)
-    stderr = np.sqrt(np.sum((y - design @ fitted) ** 2) / left * np.sum((at @ np.linalg.pinv(design)) ** 2, axis=1))
+    curve = at @ fitted[:4]
+    left = max(len(x) - design.shape[1], 1)
+    reach = np.sum((at @ np.linalg.pinv(design)[:4]) ** 2, axis=1)
+    stderr = np.sqrt(np.sum((y - design @ fitted) ** 2) / left * reach)
     middle = np.isin(scales, inner)
     trend = float(np.sign(curve[-1] - curve[0])) or 1.0
     turns = []
     for extreme in (np.argmax, np.argmin):
         peak = int(np.flatnonzero(middle)[extreme(curve[middle])])
         flat = scales[middle & (np.abs(curve - curve[peak]) <= stderr[peak])]
-        first = _broken(x, y, groups, float(np.median(flat)))
+        first = _broken(x, y, groups, other, float(np.median(flat)))
         if first is None:
             continue
         before, after = (abs(each.slope) / max(each.stderr, 1e-300) for each in first)
         share = after / (before + after)
-        second = _broken(x, y, groups, at_break := float(np.quantile(flat, share)))
+        second = _broken(x, y, groups, other, at_break := float(np.quantile(flat, share)))
         if second is None:
             continue
-        one, other = second
-        if one.slope * other.slope < 0:
+        left_line, right_line = second
+        if left_line.slope * right_line.slope < 0:
             turns.append(
-                Turn(scale=at_break, before=one.slope, after=other.slope, before_interval=one.interval,
-                     after_interval=other.interval, p_value=max(one.p_value, other.p_value))
+                Turn(scale=at_break, before=left_line.slope, after=right_line.slope, before_interval=left_line.interval,
+                     after_interval=right_line.interval, p_value=max(left_line.p_value, right_line.p_value))
             )  # fmt: skip
     # a peak and a trough may both be there; the one told better is the turn, and of equals that against the trend
     return min(turns, key=lambda turn: (turn.p_value, trend * turn.after), default=None)
 
 
-def _broken(x: Array, y: Array, groups: Sequence[str], at: float) -> tuple[Line, Line] | None:
+def _broken(x: Array, y: Array, groups: Sequence[str], other: Array, at: float) -> tuple[Line, Line] | None:
     """Both lines of a regression that is interrupted at a scale, with a step between them as his has."""
     right = x > at + 1e-9
     design = np.column_stack([np.where(right, 0.0, x - at), np.where(right, x - at, 0.0), right])
-    design = design / np.array([np.ptp(x), np.ptp(x), 1.0])
-    along = np.array([1 / np.ptp(x), 0.0, 0.0]), np.array([0.0, 1 / np.ptp(x), 0.0])
+    scaled = other / np.abs(other).max(initial=1e-9)
+    design = np.column_stack([design / np.array([np.ptp(x), np.ptp(x), 1.0]), scaled])
+    along = (row / np.ptp(x) for row in np.eye(design.shape[1])[:2])
     one, other = (line(design, y, groups, direction) for direction in along)
     return None if one is None or other is None else (one, other)

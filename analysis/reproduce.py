@@ -14,13 +14,12 @@ from analysis.backtest import backtest
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
 from analysis.laws import Chinchilla
-from analysis.links import FORMS
 from analysis.rivals import Repeats
 from analysis.rows import numbers
 from analysis.solve import Loss
 from analysis.summary import columns
 from analysis.table import Table, read
-from analysis.two_stage import fit_loss, judge, two_stage
+from analysis.two_stage import two_stage
 
 EXPONENT, COEFFICIENT = 0.005, 0.01  # absolute and relative tolerance, as their tables round
 PORIAN = 0.01  # of exponents and of the ends of their intervals, which come from other random draws
@@ -205,29 +204,16 @@ def pythia(folder: Path) -> tuple[Check, ...]:
     """
     checks = []
     for corpus, deduped in (("the Pile", "False"), ("the Pile, deduplicated", "True")):
-        table = read(
-            _file(folder, "pythia_zeroshot.csv"),
-            columns={"loss_nats": "log(lambada_ppl)"},
-            where={"step": "143000", "deduped": deduped},
-        )
-        accuracy, small = numbers(table.frame, "lambada_acc"), table.params < 3e9
-        largest = table.params == table.params.max()
-        fitted, seen = fit_loss(table.keep(small)), table.keep(small)
-        forms = [two_stage(fitted, seen, accuracy[small], form=form, chance=0.0) for form in FORMS]
-        best = min(forms, key=lambda stages: stages.link.scatter)
-        (row,) = judge(best, table.keep(largest), accuracy[largest])
-        assert row.interval is not None
-        low, high = (100 * end for end in row.interval)
+        best, *others = recipes.pythia(_file(folder, "pythia_zeroshot.csv"), deduped)
+        assert best.interval is not None
         checks += [
-            Check(name=f"LAMBADA accuracy of 12 B (%), {corpus}", published=100 * row.measured,
-                  ours=100 * row.predicted, tolerance=3.0),
-            Check(name=f"low end of its 95 % interval, {corpus}", published=100 * row.measured, ours=low, at_most=True),
-            Check(name=f"its high end, negated, {corpus}", published=-100 * row.measured, ours=-high, at_most=True),
-        ]  # fmt: skip
-        checks += [
-            Check(name=f"by the {stages.form} form, scatter {100 * stages.link.scatter:.2f} points", published=None,
-                  ours=100 * judge(stages, table.keep(largest), accuracy[largest])[0].predicted)
-            for stages in forms
+            Check(name=f"LAMBADA accuracy of 12 B (%), {corpus}", published=100 * best.measured,
+                  ours=100 * best.predicted, tolerance=3.0),
+            Check(name="low end of its 95 % interval", published=100 * best.measured, ours=100 * best.interval[0],
+                  at_most=True),
+            Check(name="its high end, negated", published=-100 * best.measured, ours=-100 * best.interval[1],
+                  at_most=True),
+            *(Check(name="by the form of more scatter", published=None, ours=100 * other.predicted) for other in others),
         ]  # fmt: skip
     return tuple(checks)
 

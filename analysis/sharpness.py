@@ -22,8 +22,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
+from scipy.special import fdtrc
 
-from analysis.abilities import Ability, Metric, better, growing
+from analysis.abilities import Ability, Metric, beside, better, growing
 from analysis.errors import InputError
 from analysis.laws import Array
 
@@ -92,7 +93,7 @@ def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, se
     scales = len(np.unique(np.round(x, 6)))
     if scales < LEAST_SCALES:
         raise InputError(f"runs: {scales} scales tell no jump from a smooth rise; give at least {LEAST_SCALES}")
-    curves, rng = _Curves.over(x), np.random.default_rng([seed, 6])
+    curves, rng = _Curves.over(x, beside(ability.table, against)), np.random.default_rng([seed, 6])
     main = _jump(curves, ability.main, ability.items, draws, rng)
     metric = ability.continuous
     if metric is None:
@@ -112,7 +113,7 @@ def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, se
 
 @dataclass(frozen=True, kw_only=True)
 class _Curves:
-    """All curves of either hypothesis over x [n], as designs [G, n, 3] and [H, n, 2]; what each stands for.
+    """All curves of either hypothesis over x [n], as designs [G, n, 3 + k] and [H, n, 2 + k]; what each stands for.
 
     smooth [G]: those whose middle 80 % is wide enough; the others only tell how large errors are. at, shares [H]: of
     the steps, in units of x and of the change.
@@ -126,7 +127,8 @@ class _Curves:
     shares: Array
 
     @classmethod
-    def over(cls, x: Array) -> "_Curves":
+    def over(cls, x: Array, other: Array) -> "_Curves":
+        """other [n, k]: what else moves a score, in proportion, under both hypotheses."""
         low, reach = float(x.min()), float(np.ptp(x))
         z = (x - low) / reach
         scales = np.unique(np.round(z, 9))
@@ -135,11 +137,13 @@ class _Curves:
         between = np.geomspace(max(gap, 0.02), WIDE, 5)[:-1] if gap < WIDE else np.empty(0)
         width, centre = (m.ravel() for m in np.meshgrid(np.append(between, widths), np.linspace(-0.25, 1.25, CENTRES)))
         rise = 0.5 * (1 + np.tanh(0.5 * TENTHS * (z[None] - centre[:, None]) / width[:, None]))
-        designs = np.stack([np.ones_like(rise), np.broadcast_to(z, rise.shape), rise], axis=2)
+        columns = [np.ones(len(x)), z, *other.T]
+        designs = np.stack([*(np.broadcast_to(c, rise.shape) for c in columns), rise], axis=2)
         middles = (scales[1:] + scales[:-1]) / 2
         share, at = (m.ravel() for m in np.meshgrid(SHARES, middles))
         step = (1 - share)[:, None] * z[None] + share[:, None] * (z[None] > at[:, None])
-        steps = np.stack([np.ones_like(step), step], axis=2)
+        columns = [np.ones(len(x)), *other.T]
+        steps = np.stack([*(np.broadcast_to(c, step.shape) for c in columns), step], axis=2)
         smooth = width >= WIDE * (1 - 1e-9)
         return cls(x=x, designs=designs, smooth=smooth, steps=steps, at=low + at * reach, shares=share)
 
@@ -156,7 +160,7 @@ def _basis(designs: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class _Weighed:
-    """The curves with the errors sd [n] of a metric divided out: bases [G, n, 3] and [H, n, 2]."""
+    """The curves with the errors sd [n] of a metric divided out: bases of its columns."""
 
     curves: _Curves
     sd: Array
@@ -193,12 +197,14 @@ def _jump(curves: _Curves, metric: Metric, items: int, draws: int, rng: np.rando
         return Jump(metric=metric.name, p_smooth=1, p_step=1, at=np.nan, share=0, change=0, told=False)
     weighed = curves.weighed(sd)
     smooth, step, sharp = weighed.fitted(y)
-    all_squares = [each[0].min() for each in weighed.squares(y[None])]
-    left = max(len(y) - 5, 1)
+    best = min(float(each[0].min()) for each in weighed.squares(y[None]))
+    designs = curves.designs
+    left = max(len(y) - designs.shape[2] - 2, 1)
     # errors over items are the least there is: runs differ by their seeds as well, by as much as they are seen to
-    excess = np.sqrt(max(min(all_squares) / left, 1.0 if np.isfinite(metric.stderr).all() or items else 0.0))
+    excess = np.sqrt(max(best / left, 1.0 if np.isfinite(metric.stderr).all() or items else 0.0))
     flat = float(np.sum(((y - np.average(y, weights=sd**-2)) / sd) ** 2))
-    told = flat / excess**2 > 3.0 * len(y)
+    more = designs.shape[2] + 1  # beside the mean: the columns of the curve, its middle and its width
+    told = bool(fdtrc(more, left, (flat / best - 1) * left / more) < LEVEL)
     measured = float(weighed.statistic(y[None])[0])
     noise = excess * sd * rng.normal(size=(draws, len(y)))
     under_smooth, under_step = weighed.statistic(smooth + noise), weighed.statistic(step + noise)
@@ -211,7 +217,7 @@ def _jump(curves: _Curves, metric: Metric, items: int, draws: int, rng: np.rando
         at=float(curves.at[sharp]),
         share=float(min(curves.shares[sharp], 1.0)),
         change=change,
-        told=bool(told),
+        told=told,
     )
 
 

@@ -167,6 +167,8 @@ def require_told(table: Table, scores: Array, chance: float | None) -> None:
     if chance is not None and scores.max() <= chance:
         raise InputError(f"scores: none is above chance, {chance:.3g}: no law of a task that nothing has learned")
     slope = line(rankdata(table.loss_nats), scores, clusters(table))  # ranks: the link is no straight line
+    if slope is not None and slope.slope > 0 and slope.p_value <= LEVEL:
+        raise InputError("scores: they fall as the loss does, which neither form can; see the kinds of scaling")
     if slope is None or slope.p_value > LEVEL:
         found = "too few trajectories" if slope is None else f"p = {slope.p_value:.2g}"
         raise InputError(f"scores: no dependence on the loss is told from none ({found}); add runs, or a longer test")
