@@ -121,6 +121,17 @@ def read_abilities(
     return tuple(found)
 
 
+def scored(path: Path, table: Table) -> bool:
+    """Whether `read_abilities` would find a task."""
+    file = (path if path.is_dir() else path.parent) / SCORES
+    if file.is_file():
+        frame = read_scores(path).frame
+        whole = frame[(frame["slice"] == "") & frame["metric"].isin(MAIN)]
+        if {*whole["run_id"]} & {*texts(table.frame, "run_id")}:
+            return True
+    return any(_task_of(str(name)) for name in table.frame.columns)
+
+
 def _led_by(ability: Ability, metric: str) -> Ability:
     if metric not in ability.metrics:
         raise InputError(f"metric: {ability.task!r} has no {metric!r}; found {listed(ability.metrics)}")

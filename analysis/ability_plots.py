@@ -21,6 +21,8 @@ LABELS = {"params": "parameters N", "tokens": "tokens D", "flops": "training com
 NAMES = {"accuracy": "accuracy", "exact_match": "exact match", "correct_prob": "probability of the right option",
          "log_prob": "log-probability of the answer (nats)", "log_prob_per_byte": "log-probability a byte (nats)",
          "token_edit_distance": "token edit distance", "brier": "Brier score", "perplexity": "perplexity"}  # fmt: skip
+PANELS = ("accuracy", "exact_match", "token_edit_distance", "brier", "log_prob", "log_prob_per_byte", "correct_prob",
+          "perplexity")  # fmt: skip
 MOST_PANELS = 5
 PANEL_WIDTH = 3.4  # inches
 FORMS = ("#0072b2", "#009e73")  # Okabe & Ito 2008
@@ -39,7 +41,7 @@ def ability_figures(result: Emergence) -> Mapping[str, Figure]:
 
 def metrics_figure(ability: Ability, against: str, tested: Sharpness | None = None) -> Figure:
     """A panel a metric of the same outputs, each with 95 % intervals and what guessing gets."""
-    names = list(ability.metrics)
+    names = [ability.main.name, *(name for name in PANELS if name in ability.metrics and name != ability.main.name)]
     names = [name for name in names if name != "log_prob_per_byte" or "log_prob" not in names][:MOST_PANELS]
     figure, panels = blank_figure(len(names))
     figure.set_size_inches(max(6.4, PANEL_WIDTH * len(names)), 4.6)
@@ -79,9 +81,11 @@ def _draw_metric(axes: Axes, ability: Ability, metric: Metric, against: str, nor
         colour = COLOURS(norm(size))
         value = metric.value[mine]
         bars = np.nan_to_num(np.stack([value - metric.low[mine], metric.high[mine] - value]).clip(0))
-        joined = "-" if len(np.unique(x[mine])) == len(mine) > 1 else ""
-        axes.errorbar(x[mine], value, yerr=bars if bars.any() else None, fmt=f"o{joined}", color=colour, markersize=4.5,
+        axes.errorbar(x[mine], value, yerr=bars if bars.any() else None, fmt="o", color=colour, markersize=4.5,
                       linewidth=1.0, capsize=2, markeredgecolor="white", markeredgewidth=0.4)  # fmt: skip
+        if against != "loss":  # seeds of one scale differ in their loss
+            at = np.unique(x[mine])
+            axes.plot(at, [value[x[mine] == each].mean() for each in at], color=colour, linewidth=1.0)
     if against == "loss":
         axes.invert_xaxis()
     else:

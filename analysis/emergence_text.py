@@ -45,13 +45,13 @@ def emergence_text(result: Emergence) -> str:
     lines += ["", f"KINDS OF SCALING  against {against}, at {LEVEL:.0%} over all tests (Holm)"]
     lines += columns(
         ("task", "kind", "change", "95 % interval", "p of no trend", "p of no turn", "why"),
-        [_kind_row(answer) for answer in result.tasks],
+        [kind_row(answer) for answer in result.tasks],
     )
     lines += ["", f"JUMPS  against {against}; p of a smooth change and of a step, each rejected below {SHARP_LEVEL:g}"]
     rows = [row for answer in result.tasks if answer.sharpness for row in _jump_rows(answer.sharpness, result.against)]
     if rows:
         lines += columns(("task", "metric", "p smooth", "p step", "best step at", "verdict"), rows)
-        lines += [_said(answer.sharpness) for answer in result.tasks if answer.sharpness]
+        lines += [said(answer.sharpness) for answer in result.tasks if answer.sharpness]
     lines += [f"{answer.ability.task}: not tested; {answer.untested}" for answer in result.tasks if answer.untested]
     return "\n".join(lines)
 
@@ -87,7 +87,7 @@ def _short(value: Any) -> str:
     return f"{float(value):.3g}"
 
 
-def _kind_row(answer: TaskAnswer) -> tuple[str, ...]:
+def kind_row(answer: TaskAnswer) -> tuple[str, ...]:
     found = answer.scaling
     low, high = found.interval
     span = f"{low:+.3f} to {high:+.3f}" if np.isfinite([low, high]).all() else "-"
@@ -101,13 +101,13 @@ def _kind_row(answer: TaskAnswer) -> tuple[str, ...]:
 def _jump_rows(found: Sharpness, against: str) -> list[tuple[str, ...]]:
     jumps = [found.main] + ([found.continuous] if found.continuous else [])
     return [
-        (found.task if i == 0 else "", jump.metric, _p(jump.p_smooth), _p(jump.p_step), scale_text(jump.at, against),
+        (found.task if i == 0 else "", jump.metric, p_text(jump.p_smooth), p_text(jump.p_step), scale_text(jump.at, against),
          jump.verdict)
         for i, jump in enumerate(jumps)
     ]  # fmt: skip
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
@@ -118,27 +118,26 @@ def scale_text(value: float, against: str) -> str:
     return f"{-value:.3g} nats" if against == "loss" else f"{math.exp(value):.2e}"
 
 
-def _said(found: Sharpness | None) -> str:
+def said(found: Sharpness) -> str:
     """The verdict in words."""
-    assert found is not None
     task, other = found.task, found.continuous
     match found.verdict:
         case "sharp" if other is not None:
-            said = f"sharp: the jump survives in {other.metric}, a step at which {other.share:.0%} of its change comes"
+            words = f"sharp: the jump survives in {other.metric}, a step at which {other.share:.0%} of its change comes"
         case "made by the metric" if other is not None:
             link = "" if found.p_link is None else f"; drawn through their link it jumps as much in {found.p_link:.0%}"
-            said = f"the jump of {found.main.metric} is made by the metric: {other.metric} changes smoothly{link}"
+            words = f"the jump of {found.main.metric} is made by the metric: {other.metric} changes smoothly{link}"
         case "smooth":
-            said = "smooth: no jump" + ("" if other is not None else f" in {found.main.metric}")
+            words = "smooth: no jump" + ("" if other is not None else f" in {found.main.metric}")
         case "steep":
-            said = "steep: faster than a smooth change and slower than a step"
+            words = "steep: faster than a smooth change and slower than a step"
         case "no change":
-            said = "no change over these scales that is told from none"
+            words = "no change over these scales that is told from none"
         case _ if other is None and found.main.verdict in ("sharp", "steep"):
-            said = f"{found.main.metric} jumps, and no continuous metric says whether the ability does; add log_prob"
+            words = f"{found.main.metric} jumps, and no continuous metric says whether the ability does; add log_prob"
         case _:
-            said = "not told: these runs reject neither a smooth change nor a step; add scales or items"
-    return f"{task}: {said}"
+            words = "not told: these runs reject neither a smooth change nor a step; add scales or items"
+    return f"{task}: {words}"
 
 
 def emergence_json(result: Emergence) -> dict[str, Any]:
