@@ -144,7 +144,9 @@ def _of_scores(scores: Scores, table: Table, part: str, chance: Mapping[str, flo
     found = []
     here = scores.keep(slice=part)
     if part and here.frame.empty:
-        raise InputError(f"slice: {part!r} is not in {scores.source!r}; found {listed(sorted(_parts(scores)))}")
+        raise InputError(
+            f"slice: {part!r} is not in {scores.source!r}; found {listed(sorted(_parts(scores))) or 'none'}"
+        )
     for task in dict.fromkeys(texts(here.frame, "task")):
         mine = here.keep(task=task)
         names = {*texts(mine.frame, "metric")}
@@ -191,8 +193,8 @@ def _of_columns(table: Table, column: str | None, chance: Mapping[str, float]) -
     found = []
     for task, columns in named.items():
         values = {metric: numbers(table.frame, name) for metric, name in columns.items()}
-        has = np.isfinite(next(iter(values.values())))
-        if not has.any():
+        led = next((values[metric] for metric in (*MAIN, "error") if metric in values), None)
+        if led is None or not (has := np.isfinite(led)).any():
             continue
         guess = chance.get(task, chance.get("", KNOWN_CHANCE.get(task)))
         metrics = {}
@@ -208,8 +210,6 @@ def _of_columns(table: Table, column: str | None, chance: Mapping[str, float]) -
             nothing = np.full(value.shape, np.nan)
             metrics[name] = _metric(name, value, stderr, nothing, nothing, guess if name in MAIN else None)
         ordered = {name: metrics[name] for name in (*HIGHER, *LOWER) if name in metrics}
-        if not {*ordered} & {*MAIN}:
-            continue
         part = replace(table.keep(has), excluded=(), notes=())
         found.append(Ability(task=task, table=part, metrics=ordered, items=0))
     return found

@@ -9,7 +9,7 @@ from analysis.fit import Fit
 from analysis.kinds import Scaling, scaling_kinds
 from analysis.laws import Chinchilla
 from analysis.links import Exponential, Sigmoid
-from analysis.sharpness import Sharpness, tested
+from analysis.sharpness import Sharpness, every_sharpness
 from analysis.table import Table
 from analysis.two_stage import HeldOutScore, TwoStage, fit_loss, judge, require_told, two_stage
 
@@ -73,7 +73,7 @@ def emergence(
 ) -> Emergence:
     """Every part of the answer for every task. Raises InputError for an unknown scale or law and bad resamples."""
     kinds = scaling_kinds(abilities, against)
-    sharp, refused = tested(abilities, against, draws=bootstrap, seed=seed)
+    sharp, refused = every_sharpness(abilities, against, draws=bootstrap, seed=seed)
     by_task = {each.task: each for each in sharp}
     losses = _Losses(law=law, bootstrap=bootstrap, seed=seed, fits={})
     answers = []

@@ -254,7 +254,7 @@ def _link(curves: _Curves, ability: Ability, metric: Metric, draws: int, rng: np
     return float((1 + np.sum(weighed.statistic(drawn) >= measured)) / (1 + draws))
 
 
-def tested(
+def every_sharpness(
     abilities: Sequence[Ability], against: str, *, draws: int, seed: int
 ) -> tuple[list[Sharpness], dict[str, str]]:
     """Every task that can be tested, and why the others cannot."""
