@@ -144,9 +144,8 @@ def _of_scores(scores: Scores, table: Table, part: str, chance: Mapping[str, flo
     found = []
     here = scores.keep(slice=part)
     if part and here.frame.empty:
-        raise InputError(
-            f"slice: {part!r} is not in {scores.source!r}; found {listed(sorted(_parts(scores))) or 'none'}"
-        )
+        others = listed(sorted(_parts(scores))) or "none"
+        raise InputError(f"slice: {part!r} is not in {scores.source!r}; found {others}")
     for task in dict.fromkeys(texts(here.frame, "task")):
         mine = here.keep(task=task)
         names = {*texts(mine.frame, "metric")}

@@ -151,8 +151,9 @@ def _draw_held_out(axes: Axes, laws: tuple[Staged, ...]) -> None:
         predicted, measured = (np.array([getattr(row, name) for row in rows]) for name in ("predicted", "measured"))
         ends = np.array([row.interval or (row.predicted, row.predicted) for row in rows]).T
         beside = 0.012 * span * (i - 0.5)  # lest bars hide each other
-        axes.errorbar(measured + beside, predicted, yerr=np.abs(ends - predicted), fmt=marker, color=colour, markersize=5,
-                      linewidth=1, capsize=3, alpha=0.85)  # fmt: skip
+        bars = np.abs(ends - predicted)
+        axes.errorbar(measured + beside, predicted, yerr=bars, fmt=marker, color=colour, markersize=5, linewidth=1,
+                      capsize=3, alpha=0.85)  # fmt: skip
     values = np.array([value for _, row in shown for value in (row.measured, row.predicted)])
     low, high = values.min(), values.max()
     room = max(0.15 * (high - low), 0.01)

@@ -101,8 +101,8 @@ def kind_row(answer: TaskAnswer) -> tuple[str, ...]:
 def _jump_rows(found: Sharpness, against: str) -> list[tuple[str, ...]]:
     jumps = [found.main] + ([found.continuous] if found.continuous else [])
     return [
-        (found.task if i == 0 else "", jump.metric, p_text(jump.p_smooth), p_text(jump.p_step), scale_text(jump.at, against),
-         jump.verdict)
+        (found.task if i == 0 else "", jump.metric, p_text(jump.p_smooth), p_text(jump.p_step),
+         scale_text(jump.at, against), jump.verdict)
         for i, jump in enumerate(jumps)
     ]  # fmt: skip
 

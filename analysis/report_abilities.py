@@ -42,9 +42,10 @@ def _scores(found: Emergence) -> Chart:
         if metric.chance is not None:
             levels.setdefault(round(metric.chance, 6), None)
         mine = [
-            (ability.task[:60], metric.name, str(table.frame["run_id"].iloc[k])[:60], quantity(table.params[k]),
-             quantity(table.tokens[k]), f"{metric.value[k]:.3f}", _span(metric.low[k], metric.high[k]), chance)
-            for k in order
+            (ability.task[:60], metric.name, str(table.frame["run_id"].iloc[k])[:60],
+             quantity(float(table.params[k])), quantity(float(table.tokens[k])), f"{metric.value[k]:.3f}",
+             _span(float(metric.low[k]), float(metric.high[k])), chance)
+            for k in order.tolist()
         ]  # fmt: skip
         known = np.isfinite(metric.low[order]) & np.isfinite(metric.high[order])
         value = metric.value[order]
@@ -143,7 +144,8 @@ def _jumps(found: Emergence) -> Chart | None:
         words = said(tested).partition(": ")[2]
         for jump in filter(None, (tested.main, tested.continuous)):
             row: Row = (answer.ability.task[:60], jump.metric, p_text(jump.p_smooth), p_text(jump.p_step),
-                        scale_text(jump.at, found.against), jump.verdict, words if jump is tested.main else "")  # fmt: skip
+                        scale_text(jump.at, found.against), jump.verdict,
+                        words if jump is tested.main else "")  # fmt: skip
             rows.append(row)
             if jump is (tested.continuous or tested.main):
                 chosen.append((answer, jump, row))

@@ -198,9 +198,9 @@ def gadre(folder: Path) -> tuple[Check, ...]:
 def pythia(folder: Path) -> tuple[Check, ...]:
     """Pythia's own evaluations (arXiv:2304.01373): LAMBADA accuracy of 12 B from the sizes up to 2.8 B, in two stages.
 
-    Finished runs alone (step 143,000), all on 300 G tokens, each of the two corpora by itself. The loss is the logarithm
-    of LAMBADA's perplexity, nats of the word asked for: its law in N is fitted, then accuracy on it. Of the two forms
-    the one of less scatter over the sizes fitted predicts.
+    Finished runs alone (step 143,000), all on 300 G tokens, each of the two corpora by itself. The loss is the
+    logarithm of LAMBADA's perplexity, nats of the word asked for: its law in N is fitted, then accuracy on it. Of the
+    two forms the one of less scatter over the sizes fitted predicts.
     """
     checks = []
     for corpus, deduped in (("the Pile", "False"), ("the Pile, deduplicated", "True")):
@@ -213,7 +213,7 @@ def pythia(folder: Path) -> tuple[Check, ...]:
                   at_most=True),
             Check(name="its high end, negated", published=-100 * best.measured, ours=-100 * best.interval[1],
                   at_most=True),
-            *(Check(name="by the form of more scatter", published=None, ours=100 * other.predicted) for other in others),
+            *(Check(name="by the form of more scatter", published=None, ours=100 * each.predicted) for each in others),
         ]  # fmt: skip
     return tuple(checks)
 

@@ -37,7 +37,7 @@ TASKS = ("lookup", "guess", "redefine", "unlearn", "flat")
 
 
 def planted_study(folder: Path, *, tuned: bool = False, seed: int = 0, seeds: int = 2) -> Path:
-    """Write runs.csv and scores.csv; with `tuned` also runs fine-tuned on LABELLED examples of `lookup`, and prompts."""
+    """Write runs.csv and scores.csv; with `tuned` also prompts of `lookup`, and runs fine-tuned on LABELLED of it."""
     rng = np.random.default_rng(seed)
     runs, scores = [], []
 
@@ -90,9 +90,10 @@ def planted_study(folder: Path, *, tuned: bool = False, seed: int = 0, seeds: in
                 scored(run, "lookup", FEW_SHOT[4] + 0.08 * float(np.log2(count / CROSSING)))
                 said(run, "lookup", "labelled", count)
         for row in scores:  # zero-shot accuracy of the plain runs of the largest token count is that of FEW_SHOT
-            if row["metric"] == "accuracy" and row["task"] == "lookup" and not row["slice"]:
-                if row["run_id"].startswith("decoder") and row["run_id"].endswith(f"t{TOKENS[-1]:.0f}"):
-                    row["value"] = rng.binomial(ITEMS, FEW_SHOT[0]) / ITEMS
+            run, last = row["run_id"], f"t{TOKENS[-1]:.0f}"
+            asked = (row["metric"], row["task"], row["slice"]) == ("accuracy", "lookup", "")
+            if asked and run.startswith("decoder") and run.endswith(last):
+                row["value"] = rng.binomial(ITEMS, FEW_SHOT[0]) / ITEMS
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(runs).to_csv(folder / "runs.csv", index=False)
     pd.DataFrame(scores).to_csv(folder / "scores.csv", index=False)

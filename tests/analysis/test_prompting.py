@@ -77,17 +77,17 @@ def test_what_cannot_be_compared_is_refused(study):
         compared(study, task="flat")
     with pytest.raises(InputError, match="metric: 'lookup' has no 'bleu'"):
         compared(study, metric="bleu")
-    with pytest.raises(InputError, match="log_prob: .* is no share from 0 to 1"):
+    with pytest.raises(InputError, match=r"log_prob: .* is no share from 0 to 1"):
         compared(study, metric="log_prob")
     runs = pd.read_csv(study / "runs.csv")
     tuned = runs["family"] == "decoder_finetuned"
     runs.assign(family=runs["family"].where(~(tuned & (runs.index % 2 == 0)), "decoder_lora")).to_csv(
         study / "runs.csv", index=False
     )
-    with pytest.raises(InputError, match="family: .*decoder_finetuned, decoder_lora"):
+    with pytest.raises(InputError, match=r"family: .*decoder_finetuned, decoder_lora"):
         compared(study)
     runs[~tuned].to_csv(study / "runs.csv", index=False)
     with pytest.raises(InputError, match="labelled: no size can be compared on 'lookup'"):
         compared(study)
-    with pytest.raises(InputError, match="labelled: no run of .* was fine-tuned on a task"):
+    with pytest.raises(InputError, match=r"labelled: no run of .* was fine-tuned on a task"):
         compared(changed(study, lambda s: s[s["metric"] != "labelled"]))

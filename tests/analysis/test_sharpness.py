@@ -78,9 +78,7 @@ def test_too_few_scales_and_draws_are_refused():
     task = planted_task("power", scales=6, items=400, seed=0)
     with pytest.raises(InputError, match="runs: 6 scales tell no jump from a smooth rise; give at least 7"):
         sharpness(task, draws=DRAWS)
-    with pytest.raises(
-        InputError, match=f"bootstrap: 10 draws tell no p-value below 0.01; give at least {LEAST_DRAWS}"
-    ):
+    with pytest.raises(InputError, match=f"bootstrap: 10 draws tell no p-value .*; give at least {LEAST_DRAWS}"):
         sharpness(task, draws=10)
     found, refused = every_sharpness([task], "flops", draws=DRAWS, seed=0)
     assert not found
