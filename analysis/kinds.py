@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.abilities import SHARES, Ability, beside, better, clusters, growing
+from analysis.chart import counted
 from analysis.clustered import Line, holm, line
 from analysis.laws import Array
 
@@ -78,7 +79,7 @@ def _tested(ability: Ability, against: str) -> Scaling:
                    interval=(np.nan, np.nan), p_trend=1.0, p_trend_adjusted=1.0, turn=None,
                    p_turn_adjusted=1.0)  # fmt: skip
     if scales < LEAST_SCALES:
-        return replace(bare, reason=f"{scales} scales, fewer than {LEAST_SCALES}")
+        return replace(bare, reason=f"{counted(scales, 'scale')}, fewer than {LEAST_SCALES}")
     if np.ptp(y) == 0:
         return replace(bare, kind="flat", interval=(0.0, 0.0))
     other = beside(ability.table, against)

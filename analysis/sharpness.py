@@ -25,6 +25,7 @@ from scipy.optimize import isotonic_regression
 from scipy.special import fdtrc
 
 from analysis.abilities import Ability, Metric, beside, better, growing
+from analysis.chart import counted
 from analysis.errors import InputError
 from analysis.laws import Array
 
@@ -92,7 +93,7 @@ def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, se
     x = growing(ability.table, against)
     scales = len(np.unique(np.round(x, 6)))
     if scales < LEAST_SCALES:
-        raise InputError(f"runs: {scales} scales tell no jump from a smooth rise; give at least {LEAST_SCALES}")
+        raise InputError(f"runs: {counted(scales, 'scale')} tell no jump from a smooth rise; give at least {LEAST_SCALES}")
     curves, rng = _Curves.over(x, beside(ability.table, against)), np.random.default_rng([seed, 6])
     main = _jump(curves, ability.main, ability.items, draws, rng)
     metric = ability.continuous
