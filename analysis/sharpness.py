@@ -93,7 +93,9 @@ def sharpness(ability: Ability, against: str = "flops", *, draws: int = 1000, se
     x = growing(ability.table, against)
     scales = len(np.unique(np.round(x, 6)))
     if scales < LEAST_SCALES:
-        raise InputError(f"runs: {counted(scales, 'scale')} tell no jump from a smooth rise; give at least {LEAST_SCALES}")
+        raise InputError(
+            f"runs: {counted(scales, 'scale')} tell no jump from a smooth rise; give at least {LEAST_SCALES}"
+        )
     curves, rng = _Curves.over(x, beside(ability.table, against)), np.random.default_rng([seed, 6])
     main = _jump(curves, ability.main, ability.items, draws, rng)
     metric = ability.continuous

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.errors import InputError
 from lmscale.asked import add_table_options, find, number, resamples, say, table_asked, write_json
 
 if TYPE_CHECKING:
@@ -52,8 +53,15 @@ def abilities(args: argparse.Namespace) -> int:
     answers: dict[str, Emergence] = {}
     written: dict[str, list[str]] = {}
     chance = chances(args.chance)
+    refused: dict[str, str] = {}
     for group, part in groups_of(table, args.by).items():
-        found = read_abilities(path, part, task=args.task, metric=args.metric, part=args.slice, chance=chance)
+        try:
+            found = read_abilities(path, part, task=args.task, metric=args.metric, part=args.slice, chance=chance)
+        except InputError as error:
+            if args.by is None:
+                raise
+            refused[group] = str(error)
+            continue
         result = answers[group] = emergence(part, found, against=args.against, bootstrap=bootstrap, seed=seed)
         folder = args.figures or (path if path.is_dir() else path.parent) / "figures"
         files = [
@@ -64,9 +72,13 @@ def abilities(args: argparse.Namespace) -> int:
         written[group] = [str(file) for file in files]
         head = [f"{args.by} {group}", ""] if group else []
         say(args, "\n".join([*head, emergence_text(result), "", *written[group], ""]))
+    if not answers:
+        raise InputError(next(iter(refused.values())))
+    if refused:
+        say(args, "\n".join(f"{args.by} {group}: no answer; {why}" for group, why in refused.items()))
     if args.json:
         told = {group: {**emergence_json(result), "figures": written[group]} for group, result in answers.items()}
-        write_json(args.json, {"by": args.by, "groups": told} if args.by else told[""])
+        write_json(args.json, {"by": args.by, "groups": told, "refused": refused} if args.by else told[""])
     return 0
 
 
