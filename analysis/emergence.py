@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from analysis.abilities import MAIN, SHARES, Ability
 from analysis.errors import InputError
 from analysis.fit import Fit
+from analysis.forms import form_of
 from analysis.kinds import Scaling, scaling_kinds
 from analysis.laws import Chinchilla
 from analysis.links import Exponential, Sigmoid
 from analysis.sharpness import Sharpness, every_sharpness
 from analysis.table import Table
 from analysis.two_stage import HeldOutScore, TwoStage, fit_loss, judge, require_told, two_stage
+from analysis.uncertainty import require_resamples
 
 HELD_OUT = 0.15  # share of the runs, those of largest compute, that both stages predict from the others
 
@@ -72,6 +74,8 @@ def emergence(
     seed: int = 0,
 ) -> Emergence:
     """Every part of the answer for every task. Raises InputError for an unknown scale or law and bad resamples."""
+    require_resamples(bootstrap, seed)
+    form_of(law)
     kinds = scaling_kinds(abilities, against)
     sharp, refused = every_sharpness(abilities, against, draws=bootstrap, seed=seed)
     by_task = {each.task: each for each in sharp}

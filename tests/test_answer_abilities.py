@@ -64,9 +64,9 @@ def test_families_are_answered_apart(tmp_path, capsys):
     folder = planted_study(tmp_path, seeds=1)
     runs = pd.read_csv(folder / "runs.csv")
     runs["family"] = ["decoder" if n < 1e5 else "encoder" if n < 3e5 else "lstm" for n in runs["params"]]
-    unscored = set(runs["run_id"][runs["family"] == "lstm"])
-    scores = fewer(folder, "lookup")
-    scores[~scores["run_id"].isin(unscored)].to_csv(folder / "scores.csv", index=False)
+    unscored = {run for run, family in zip(runs["run_id"], runs["family"], strict=True) if family == "lstm"}
+    scores = pd.DataFrame(fewer(folder, "lookup"))
+    scores[[run not in unscored for run in scores["run_id"]]].to_csv(folder / "scores.csv", index=False)
     runs.to_csv(folder / "runs.csv", index=False)
     asked = ["abilities", str(folder), "--bootstrap", "0"]
     assert main(asked) == 2
@@ -86,6 +86,7 @@ def test_families_are_answered_apart(tmp_path, capsys):
         (["--against", "width"], "against: 'width' is no scale; choose params, tokens, flops or loss"),
         (["--chance", "lookup=much"], "chance: 'much' is not a finite number"),
         (["--slice", "shots=4"], "slice: 'shots=4' is not in"),
+        (["--bootstrap", "1"], "bootstrap: 1 resamples make no interval"),
         (["--metric", "bleu"], "metric: no task of"),
     ],
 )

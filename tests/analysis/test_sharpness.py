@@ -25,7 +25,7 @@ def test_smooth_abilities_and_steps_are_told_apart():
 
 
 def test_a_jump_that_a_long_answer_makes_is_the_metrics():
-    """p of a token grows in a line from .5 to .99; all of 100 tokens are right only at the end (Schaeffer et al. 2023)."""
+    """p of a token grows in a line; all of 100 tokens are right only at the end (Schaeffer et al. 2023)."""
     table, log_p = ladder(14), np.log(np.linspace(0.5, 0.99, 14))
     metrics = answered(log_p, answer=100, items=2000, rng=np.random.default_rng(0))
     found = sharpness(Ability(task="long", table=table, metrics=metrics, items=2000), draws=DRAWS)
