@@ -87,6 +87,7 @@ soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sweep.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/slices.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sharpness.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/audit.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/suggest.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/multiplier.py

@@ -22,6 +22,7 @@ from analysis.uncertainty import Resampling, interval, require_resamples
 from analysis.verdict import bounds_met, told, warnings_of
 
 AGREE = 1e-9  # objectives of two starts closer than this, or than one part in a million, are one optimum
+ONE_COUNT = {"params": {"A", "alpha"}, "tokens": {"B", "beta"}}  # the terms that runs tell in which one count varies
 RESAMPLED_RUNS = 20_000  # beyond, resamples of an estimate are normal to every digit shown, and drawn as such
 
 
@@ -136,8 +137,11 @@ def fit(
     if not form.free:
         raise InputError("fix: every parameter is held, nothing is left to fit; leave one free")
     free = len(form.free)
-    if len({*form.apart} & {*form.free}) > 1:
-        require_identifiable(runs.params, runs.tokens, free=free)
+    left = {*form.apart} & {*form.free}
+    if len(left) > 1:
+        alone = next((count for count, own in ONE_COUNT.items() if left <= own), None)
+        counts = ("params", "tokens") if alone is None else (alone,)
+        require_identifiable(runs.params, runs.tokens, free=free, counts=counts)
     elif len(table) <= free:
         raise InputError(f"runs: {len(table)} usable rows cannot fit {free} parameters; give at least one more")
     share = weight / weight.max()

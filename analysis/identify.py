@@ -1,5 +1,7 @@
 """Refuse designs from which no law can be told, with the cause, before anything is fitted."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from analysis.errors import InputError
@@ -18,23 +20,27 @@ def distinct(values: Array) -> int:
     return count
 
 
-def require_identifiable(params: Array, tokens: Array, *, free: int) -> None:
+def require_identifiable(
+    params: Array, tokens: Array, *, free: int, counts: Collection[str] = ("params", "tokens")
+) -> None:
     """Raise InputError, naming the cause, unless `free` parameters of a law can be told from these runs.
 
-    params, tokens [n]. Refused: constant N or D, fewer than three of either, one budget, D in a fixed relation to N,
-    and no more runs than parameters.
+    params, tokens [n]; counts: those on whose terms something is free. Refused: one of them constant, fewer than three
+    of it, and no more runs than parameters; of both, also one budget, and D in a fixed relation to N.
     """
     runs = len(params)
     if runs <= free:
         raise InputError(f"runs: {runs} usable rows cannot fit {free} parameters; give at least {free + 1}, better 15")
     for name, values in (("params", params), ("tokens", tokens)):
-        count = distinct(values)
+        count = distinct(values) if name in counts else 3
         if count == 1:
             raise InputError(
                 f"{name}: all {runs} runs have {values[0]:.4g}; vary it, at least 5 values over a factor 10"
             )
         if count == 2:
             raise InputError(f"{name}: only 2 values among {runs} runs, its exponent needs at least 3; add a third")
+    if len(counts) < 2:
+        return
     x, y = np.log(params) - np.log(params).mean(), np.log(tokens) - np.log(tokens).mean()
     slope = float(x @ y / (x @ x))
     spread = float(np.sqrt(np.mean((y - slope * x) ** 2)))

@@ -1,11 +1,14 @@
-"""Approach 2 as published studies took it: which rows, and which of the options of analysis.isoflop."""
+"""What published studies did with their tables: which rows, and which of the options of this package."""
 
 import math
 from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.isoflop import IsoFlop, isoflop
+from analysis.links import FORMS
+from analysis.rows import numbers
 from analysis.table import Table, read
+from analysis.two_stage import HeldOutScore, fit_loss, judge, two_stage
 
 PORIAN_NOISE_NATS = 0.002  # seed noise of RefinedWeb runs, Porian et al. 2024 (all losses lie below its upper branch)
 PORIAN_SETUPS = {
@@ -37,3 +40,16 @@ def porian(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
 def llama3(table: Table, *, bootstrap: int = 1000, seed: int = 0) -> IsoFlop:
     """Approach 2 on the profiles of Dubey et al. 2024: a parabola in loss through all sizes, budgets weighed alike."""
     return isoflop(table, window=math.inf, response="loss", weights="equal", bootstrap=bootstrap, seed=seed)
+
+
+def pythia(path: str | Path, deduped: str) -> list[HeldOutScore]:
+    """LAMBADA accuracy of Pythia's largest size from those below 3 B, by either form of `links`, that of less scatter
+    first: finished runs on one corpus ("True" for the deduplicated one), of which the loss is nats of the word asked.
+    """
+    table = read(path, columns={"loss_nats": "log(lambada_ppl)"}, where={"step": "143000", "deduped": deduped})
+    accuracy, small = numbers(table.frame, "lambada_acc"), table.params < 3e9
+    largest, seen = table.params == table.params.max(), table.keep(small)
+    fitted = fit_loss(seen)
+    forms = [two_stage(fitted, seen, accuracy[small], form=form, chance=0.0) for form in FORMS]
+    forms.sort(key=lambda stages: stages.link.scatter)
+    return [judge(stages, table.keep(largest), accuracy[largest])[0] for stages in forms]

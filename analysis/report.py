@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.abilities import read_abilities, scored
 from analysis.approaches import Approaches, compare
 from analysis.backtest import Backtest, backtest
 from analysis.checklist import Item, checklist
 from analysis.curves import Curves
 from analysis.decision import Decision, decide
+from analysis.emergence import Emergence, emergence
 from analysis.errors import InputError
 from analysis.fit import Fit, Options
 from analysis.multiverse import Multiverse, multiverse
@@ -19,6 +21,7 @@ from analysis.recall import Recall, read_recall
 from analysis.scores import SCORES
 
 HELD_OUT = 0.1  # share of the runs, those of largest compute, that the backtest predicts
+ABILITY_RESAMPLES = 400  # at the most, likewise
 BACKTEST_RESAMPLES = 200  # at the most: the interval of a prediction, not the answer, hangs on them
 
 
@@ -26,7 +29,8 @@ BACKTEST_RESAMPLES = 200  # at the most: the interval of a prediction, not the a
 class Report:
     """What a page is made of. Every part that could not be had is None and has its reason in `missing`, by its name.
 
-    source: the table, as its reader names it. made: the day. recall: of planted facts, None where none were asked for.
+    source: the table, as its reader names it. made: the day. recall: of planted facts, None where none were asked for;
+    abilities: on tasks, likewise.
     """
 
     title: str
@@ -38,6 +42,7 @@ class Report:
     backtest: Backtest | None
     multiverse: Multiverse | None
     recall: Recall | None
+    abilities: Emergence | None
     missing: Mapping[str, str]
     warnings: tuple[str, ...]
     checklist: tuple[Item, ...]
@@ -100,6 +105,12 @@ def report(
             recalled = read_recall(scores, fit.table)
         except InputError as error:
             missing["recall"] = _reason(error)
+    able = None
+    try:
+        able = _abilities(fit, scores)
+        missing |= {f"a law of {a.ability.task}": a.no_law for a in able.tasks if a.no_law} if able else {}
+    except InputError as error:
+        missing["abilities"] = _reason(error)
     warnings = decision.warnings if decision else fit.warnings
     return Report(
         title=title,
@@ -111,10 +122,20 @@ def report(
         backtest=tested,
         multiverse=every,
         recall=recalled,
+        abilities=able,
         missing=missing,
         warnings=tuple(dict.fromkeys(warnings)),
         checklist=checklist(fit, tested, recipe or {}),
     )
+
+
+def _abilities(fit: Fit, folder: Path | None) -> Emergence | None:
+    """What scale does to the tasks that the runs were scored on; None where they were on none."""
+    found = read_abilities(folder, fit.table) if folder is not None and scored(folder, fit.table) else ()
+    if not found:
+        return None
+    resamples = min(fit.bootstrap, ABILITY_RESAMPLES)
+    return emergence(fit.table, found, law=fit.law.name, bootstrap=resamples, seed=fit.seed)
 
 
 def _options(fit: Fit) -> Options:

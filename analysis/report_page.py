@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from analysis import report_figures, report_tests
+from analysis import report_abilities, report_figures, report_tests
 from analysis.chart import Chart, counted
 from analysis.checklist import NOT_RECORDED
 from analysis.decision_text import counting_lines, loss_cell, quantity_cell
@@ -37,6 +37,7 @@ def charts(report: Report) -> list[Chart]:
         report_tests.held_out(report),
         report_tests.every_choice(report),
         report_figures.recall_chart(report),
+        *report_abilities.ability_charts(report),
     ]
     return [chart for chart in found if chart is not None]
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import curve_fit
 
 from analysis import recipes
 from analysis.backtest import backtest
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
-from analysis.laws import Array, Chinchilla
+from analysis.laws import Chinchilla
 from analysis.rivals import Repeats
 from analysis.rows import numbers
 from analysis.solve import Loss
 from analysis.summary import columns
 from analysis.table import Table, read
+from analysis.two_stage import two_stage
 
 EXPONENT, COEFFICIENT = 0.005, 0.01  # absolute and relative tolerance, as their tables round
 PORIAN = 0.01  # of exponents and of the ends of their intervals, which come from other random draws
@@ -178,7 +178,8 @@ def gadre(folder: Path) -> tuple[Check, ...]:
     errors = 100 * np.abs(predicted / table.loss_nats[large] - 1)
     seen = run.isin([*small, "rpj-open_lm_1b-1.0"]).to_numpy()
     average = numbers(table.frame, "err_avg_subset")
-    told = _error_law(fitted.law.predict(table.params, table.tokens)[large], table.loss_nats[seen], average[seen])
+    stages = two_stage(fitted, table.keep(seen), 1.0 - average[seen], form="exponential", chance=None)
+    told = 1.0 - stages.predict(table.params[large], table.tokens[large]).score
     return (
         Check(name="E", published=1.83664836, ours=_value(fitted, "L0"), tolerance=COEFFICIENT, relative=True),
         Check(name="2 eta", published=0.2728507, ours=alpha, tolerance=EXPONENT),
@@ -192,6 +193,29 @@ def gadre(folder: Path) -> tuple[Check, ...]:
         Check(name="error of its 17-task average, 6.9 B (%)", published=0.0464, tolerance=0.05,
               ours=100 * (told[1] / average[large[1]] - 1)),
     )  # fmt: skip
+
+
+def pythia(folder: Path) -> tuple[Check, ...]:
+    """Pythia's own evaluations (arXiv:2304.01373): LAMBADA accuracy of 12 B from the sizes up to 2.8 B, in two stages.
+
+    Finished runs alone (step 143,000), all on 300 G tokens, each of the two corpora by itself. The loss is the
+    logarithm of LAMBADA's perplexity, nats of the word asked for: its law in N is fitted, then accuracy on it. Of the
+    two forms the one of less scatter over the sizes fitted predicts.
+    """
+    checks = []
+    for corpus, deduped in (("the Pile", "False"), ("the Pile, deduplicated", "True")):
+        best, *others = recipes.pythia(_file(folder, "pythia_zeroshot.csv"), deduped)
+        assert best.interval is not None
+        checks += [
+            Check(name=f"LAMBADA accuracy of 12 B (%), {corpus}", published=100 * best.measured,
+                  ours=100 * best.predicted, tolerance=3.0),
+            Check(name="low end of its 95 % interval", published=100 * best.measured, ours=100 * best.interval[0],
+                  at_most=True),
+            Check(name="its high end, negated", published=-100 * best.measured, ours=-100 * best.interval[1],
+                  at_most=True),
+            *(Check(name="by the form of more scatter", published=None, ours=100 * each.predicted) for each in others),
+        ]  # fmt: skip
+    return tuple(checks)
 
 
 def llama3(folder: Path) -> tuple[Check, ...]:
@@ -255,6 +279,7 @@ PAPERS: Mapping[str, Callable[[Path], tuple[Check, ...]]] = {
     "gadre": gadre,
     "muennighoff": muennighoff,
     "llama3": llama3,
+    "pythia": pythia,
 }
 
 
@@ -280,16 +305,6 @@ def _huber(law: Chinchilla, table: Table) -> float:
 
 def _mean_error(table: Table) -> float:
     return backtest(table, holdout=0.2, bootstrap=0).mean_relative_error
-
-
-def _error_law(losses: Array, seen_losses: Array, seen_errors: Array) -> Array:
-    """Error = eps - k exp(-gamma L), fitted to seen runs and read off at `losses` (Gadre et al. 2024, eq. 5)."""
-
-    def law(loss: Array, eps: float, k: float, gamma: float) -> Array:
-        return eps - k * np.exp(-gamma * loss)
-
-    found, _ = curve_fit(law, seen_losses, seen_errors, p0=(0.85, 2.0, 0.7), maxfev=20_000)
-    return law(losses, *found)
 
 
 def reproduce_text(paper: str, checks: Sequence[Check]) -> str:

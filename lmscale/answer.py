@@ -38,6 +38,7 @@ COMMANDS = {
 def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     """Add the commands to a parser; each sets `run`, a function from the parsed arguments to an exit status."""
     from lmscale import (
+        answer_abilities,
         answer_compare,
         answer_optimal,
         answer_precision,
@@ -77,6 +78,7 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
         if name in ("fit", "plot"):
             answer_slices.add_options(parser, name)
     answer_transfer.add_parser(subparsers)
+    answer_abilities.add_parsers(subparsers)
     answer_compare.add_parsers(subparsers)
     answer_published.add_parser(subparsers)
     answer_report.add_parser(subparsers)

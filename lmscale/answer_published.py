@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     about = "compute published scaling-law results again from their tables"
     parser = subparsers.add_parser("reproduce", help=about, description=about[0].upper() + about[1:] + ".")
     parser.set_defaults(run=reproduce)
-    parser.add_argument("paper", help="besiroglu, hoffmann, porian, gadre, muennighoff, llama3, or all")
+    parser.add_argument("paper", help="besiroglu, hoffmann, porian, gadre, muennighoff, llama3, pythia, or all")
     parser.add_argument("--data", required=True, metavar="DIR", help="the folder that holds the published tables")
     parser.add_argument("--json", metavar="FILE", help="write the answer as JSON (- for standard output)")
 
