@@ -174,7 +174,7 @@ def transfer_text(result: Transfer) -> str:
             count(s.params),
             count(s.tokens),
             f"{s.loss_nats:.4f}",
-            *((f"{s.effective:.3g}", f"{s.transferred:.3g}") if not s.why else ("-", s.why)),
+            *((count(s.effective), count(s.transferred)) if not s.why else ("-", s.why)),
         )
         for s in result.saved
     ]
