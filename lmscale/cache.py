@@ -7,7 +7,7 @@ that is applied without it, as in training, is the program that it always was.
     documents [B, T], start []         of the slots: whose they are (none where nothing is), and the next that is free
     layers/attention/key, value        [L, B, H, T, K], turned by their slots where positions are rotary
     layers/cross_attention/key, value  [L, B, H, R, K] of what the encoder read; source [B, R], whose its places are
-    layers/recurrence/cell, hidden     [L, B, D]
+    layers/recurrence/memory, hidden   [L, B, D]
 
 Rows of a batch end together: shorter prompts are padded on the left, by tokens of no document. So all rows write one
 slot at a time, and an LSTM's memory is emptied after the padding, at the first token. What two tokens do with each
@@ -44,7 +44,7 @@ def empty_cache(family: str, shape: Shape, dtype: Any, *, rows: int, slots: int,
     cache: dict[str, Any] = {"documents": documents, "start": jnp.zeros((), jnp.int32)}
     if family == "lstm":
         memory = jnp.zeros((shape.depth, rows, shape.width), dtype)
-        return cache | {"layers": {"recurrence": {"cell": memory, "hidden": memory}}}
+        return cache | {"layers": {"recurrence": {"memory": memory, "hidden": memory}}}
 
     def keys(places: int) -> dict[str, Array]:
         empty = jnp.zeros((shape.depth, rows, shape.heads, places, shape.head_size), dtype)

@@ -185,10 +185,10 @@ class Recurrence(nn.Module):
             unroll=RECURRENT_STEPS,
         )
         empty = jnp.zeros((batch, d), x.dtype)
-        if not self.has_variable(CACHE, "cell"):
+        if not self.has_variable(CACHE, "memory"):
             _, out = along(cell, (empty, empty), (x, fresh))
             return out
-        kept = [self.variable(CACHE, name) for name in ("cell", "hidden")]
+        kept = [self.variable(CACHE, name) for name in ("memory", "hidden")]
         last, out = along(cell, tuple(variable.value for variable in kept), (x, fresh))
         for variable, memory in zip(kept, last, strict=True):
             variable.value = memory
