@@ -69,15 +69,22 @@ def _sentence(number: int, each: AttentionMap) -> str:
 def _heads(each: AttentionMap) -> str:
     """A row a head, a column a word."""
     layers, heads, _ = each.of_token.shape
-    head = "".join(f"<th>{html.escape(word)}</th>" for word in each.words)
+    head = "".join(
+        f"<th{' class=asked' * (place == each.token)}>{html.escape(word)}</th>" for place, word in enumerate(each.words)
+    )
     rows = [_row("mean", each.mean)]
     rows += [_row(f"{i + 1}.{j + 1}", each.of_token[i, j]) for i in range(layers) for j in range(heads)]
     return f'<div class="scroll"><table><tr><th>layer.head</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _row(name: str, shares: np.ndarray) -> str:
-    cells = "".join(f'<td style="{_shade(share)}">{100 * share:.0f}</td>' for share in shares.tolist())
+    cells = "".join(f'<td style="{_shade(share)}">{_percent(share)}</td>' for share in shares.tolist())
     return f"<tr><th>{name}</th>{cells}</tr>"
+
+
+def _percent(share: float) -> str:
+    """Nothing where nothing can be: of words that a model does not see."""
+    return f"{100 * share:.0f}" if share else ""
 
 
 def _shade(share: float, most: float = 1.0) -> str:

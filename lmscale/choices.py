@@ -5,8 +5,8 @@ What counts of a text with a filled blank: of a model that reads from left to ri
 alone. An option's share is its probability among the options: softmax of the log-probabilities, each divided by
 
     none      1: the options as the model has them, of which longer ones are the less likely (lm-evaluation-harness: acc)
-    bytes     the bytes that count (as its acc_norm divides by an option's characters; Gao 2021, "Multiple Choice
-              Normalization in LM Evaluation")
+    bytes     the bytes that count (its acc_bytes; acc_norm divides by characters. Gao 2021, "Multiple Choice
+              Normalization in LM Evaluation", has both)
     tokens    the tokens that count
 
 The default is none: only that share is the model's own probability; a normalised one is a ranking in percent.

@@ -30,22 +30,27 @@ KINDS: dict[str, tuple[Family, Objective]] = {
 
 
 def make_network(
-    kind: str, *, positions: int = 0, mesh: MeshConfig | None = None, tied: bool = True
+    kind: str,
+    *,
+    positions: int = 0,
+    mesh: MeshConfig | None = None,
+    vocab: int = VOCAB,
+    separator: int = SEPARATOR,
 ) -> tuple[Network, Layout]:
     """Two layers of width 16; `positions` learned ones, 0 for rotary."""
     family, objective = KINDS[kind]
     size = Size(width=16, depth=2, heads=None if family == "lstm" else 2)
     extra, written = extra_ids(objective, SEQUENCE), written_tokens(family, objective, SEQUENCE)
-    shape = shape_of(size, vocab=VOCAB + extra, tied=tied, positions=positions, family=family, written=written)
+    shape = shape_of(size, vocab=vocab + extra, positions=positions, family=family, written=written)
     over = make_mesh(mesh or MeshConfig())
     module = build(family, shape, over, jnp.dtype("float32"))
     rule = Rule(
         name=objective,
         encodes=family == "encoder_decoder",
-        vocab=VOCAB,
+        vocab=vocab,
         eos_id=START,
         start_id=START,
-        separator_id=SEPARATOR,
+        separator_id=separator,
     )
     windows = jnp.zeros((1, SEQUENCE + 1 + rule.noisy), jnp.int32)
     made: Any = nn.unbox(jax.eval_shape(lambda key: module.init(key, rule(windows))["params"], jax.random.key(0)))
@@ -57,7 +62,7 @@ def make_network(
 
     params = jax.tree_util.tree_map_with_path(weight, made)
     layout = Layout(
-        family=family, objective=objective, vocab=VOCAB, start_id=START, separator_id=SEPARATOR, sentinels=extra
+        family=family, objective=objective, vocab=vocab, start_id=START, separator_id=separator, sentinels=extra
     )
     return Network(
         module, params, family=family, shape=shape, dtype=jnp.dtype("float32"), mesh=over, end=START
