@@ -22,6 +22,7 @@ from lm_eval.utils import get_rolling_token_windows
 
 from analysis.errors import InputError
 from lmscale.inference import TOKENS_WRITTEN, Model, load_run
+from lmscale.prompts import Asked
 from lmscale.sampling import Sampling
 
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
@@ -69,15 +70,8 @@ class HarnessModel(LM):
         rows = []
         windows = get_rolling_token_windows(tokens, model.layout.start_id, model.sequence, context_len=1)
         for read, asked in windows:
-            from lmscale.prompts import Asked
-
-            rows.append(
-                Asked(
-                    inputs=tuple(read),
-                    targets=(*read[1:], asked[-1]),
-                    first_scored=len(read) - len(asked),
-                )
-            )
+            first = len(read) - len(asked)
+            rows.append(Asked(inputs=tuple(read), targets=(*read[1:], asked[-1]), first_scored=first))
         return float(sum(told.log_probs.sum() for told in model.engine.scores(rows)))
 
     def generate_until(self, requests: list[Instance]) -> list[str]:

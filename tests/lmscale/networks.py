@@ -32,14 +32,15 @@ KINDS: dict[str, tuple[Family, Objective]] = {
 def make_network(
     kind: str,
     *,
+    depth: int = 1,
     positions: int = 0,
     mesh: MeshConfig | None = None,
     vocab: int = VOCAB,
     separator: int = SEPARATOR,
 ) -> tuple[Network, Layout]:
-    """Two layers of width 16; `positions` learned ones, 0 for rotary."""
+    """Width 16; `positions` learned ones, 0 for rotary."""
     family, objective = KINDS[kind]
-    size = Size(width=16, depth=2, heads=None if family == "lstm" else 2)
+    size = Size(width=16, depth=depth, heads=None if family == "lstm" else 2)
     extra, written = extra_ids(objective, SEQUENCE), written_tokens(family, objective, SEQUENCE)
     shape = shape_of(size, vocab=vocab + extra, positions=positions, family=family, written=written)
     over = make_mesh(mesh or MeshConfig())

@@ -73,7 +73,8 @@ def apart(network: Network, layout: Layout) -> tuple[float, int]:
     ("kind", "positions"), [*((kind, 0) for kind in WRITERS), ("prefix", SEQUENCE), ("encoder_pairs", SEQUENCE)]
 )
 def test_logits_are_those_of_the_whole_text(kind, positions):
-    worst, compared = apart(*make_network(kind, positions=positions))
+    depth = 2 if kind in ("causal", "spans", "lstm") else 1
+    worst, compared = apart(*make_network(kind, positions=positions, depth=depth))
     print(f"{kind}: {compared} places, apart by {worst:.1e}")
     assert worst < TOLERANCE
 

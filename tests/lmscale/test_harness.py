@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from trained import make_model
 
+from lmscale.prompts import Asked
+
 if find_spec("lm_eval") is None:
     pytest.skip(
         "peers: lm_eval not here, so its adapter is not run; pip install '.[harness]' lets these tests run",
@@ -110,7 +112,5 @@ def test_rolling_windows_ask_for_every_token_once():
 
 
 def logs_of(model, read, targets) -> list[float]:
-    from lmscale.prompts import Asked
-
     (told,) = model.engine.scores([Asked(inputs=tuple(read), targets=tuple(targets))])
     return told.log_probs.tolist()

@@ -12,10 +12,10 @@ from lmscale.reader import ByteReader
 SEPARATOR = 12  # a tab
 
 
-def make_model(kind: str, *, positions: int = 0, mesh: MeshConfig | None = None) -> Model:
+def make_model(kind: str, *, depth: int = 1, positions: int = 0, mesh: MeshConfig | None = None) -> Model:
     reader = ByteReader()
     network, layout = networks.make_network(
-        kind, positions=positions, mesh=mesh, vocab=reader.vocabulary.size, separator=SEPARATOR
+        kind, depth=depth, positions=positions, mesh=mesh, vocab=reader.vocabulary.size, separator=SEPARATOR
     )
     run = FoundRun(
         run_id="made",
