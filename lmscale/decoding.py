@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lmscale.borders import NOWHERE, Rows
 from lmscale.cache import CACHE, empty_cache
 from lmscale.config import Family
+from lmscale.layers import WATCHED
 from lmscale.objectives import Example
 from lmscale.output_layer import Output, logits
 from lmscale.prompts import Asked, Tokens
@@ -64,6 +65,7 @@ class Network:
         self.dtype, self.mesh, self.end = dtype, mesh, -1 if end is None else end
         self.devices = mesh.shape["data"] * mesh.shape["fsdp"]  # over which rows are split
         self.score_rows = jax.jit(self._score)
+        self.watch_rows = jax.jit(self._watch)
         self.write_rows = jax.jit(self._write, static_argnames=("slots", "written", "filters"))
 
     def scores(self, asked: Sequence[Asked]) -> list[Told]:
@@ -134,6 +136,10 @@ class Network:
         scores = logits(self.module.apply({"params": params}, example), self.mesh)  # type: ignore[arg-type]
         told = jnp.take_along_axis(jax.nn.log_softmax(scores), example.targets[..., None], axis=-1)[..., 0]
         return told, jnp.argmax(scores, axis=-1) == example.targets
+
+    def _watch(self, params: Any, example: Example) -> Any:
+        """What the layers show of themselves: of each attention its weights [L, B, H, S, T]."""
+        return self.module.apply({"params": params}, example, mutable=[WATCHED])[1][WATCHED]
 
     def begin(self, params: Any, example: Example, slots: int) -> tuple[Any, jax.Array]:
         """An empty cache that has read an example, and what the model says after it [B, V]."""

@@ -10,16 +10,13 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from lmscale.decoding import Network
 from lmscale.inference import Model
-from lmscale.layers import WATCHED
 from lmscale.prompts import Asked
 
 START, TAB = "<start>", "<tab>"
@@ -110,10 +107,7 @@ def token_weights(network: Network, asked: Asked) -> NDArray[np.float64]:
     stack = "encoder_layers" if asked.source else "layers"
     example = network._example([asked], "right")
 
-    def watch(params: Any, example: Any) -> Any:
-        return network.module.apply({"params": params}, example, mutable=[WATCHED])[1]
-
-    (found,) = jax.jit(watch)(network.params, example)[WATCHED][stack]["attention"]["attention"]
+    (found,) = network.watch_rows(network.params, example)[stack]["attention"]["attention"]
     length = len(asked.source) or len(asked.inputs)
     return np.asarray(found, np.float64)[:, 0, :, :length, :length]
 

@@ -1,5 +1,8 @@
-"""Models over bytes, of every family, with random weights, that were never on a disk."""
+"""Models over bytes, of every family, with random weights, that were never on a disk. One of a kind: its programs
+are compiled once.
+"""
 
+from functools import cache
 from pathlib import Path
 
 import networks
@@ -12,6 +15,7 @@ from lmscale.reader import ByteReader
 SEPARATOR = 12  # a tab
 
 
+@cache
 def make_model(kind: str, *, depth: int = 1, positions: int = 0, mesh: MeshConfig | None = None) -> Model:
     reader = ByteReader()
     network, layout = networks.make_network(
