@@ -138,7 +138,7 @@ def attention_weights(
     query: Float[Array, "B S H K"], key: Float[Array, "B T H K"], sight: Sight, *, causal: bool
 ) -> Float[Array, "B H S T"]:
     """How `attention` weighs the keys for each query: positive, and together 1 (all 0 of a query that sees none)."""
-    scores = _product(*((x.swapaxes(1, 2)) for x in (query * query.shape[-1] ** -0.5, key)), 3, 3)
+    scores = _product((query * query.shape[-1] ** -0.5).swapaxes(1, 2), key.swapaxes(1, 2), 3, 3)
     seen = sight.allowed(slice(0, query.shape[1]), slice(0, key.shape[1]), causal)
     if seen is None:
         return jax.nn.softmax(scores, axis=-1)

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from lmscale.files import write_atomic
-from lmscale.maps import AttentionMap, moves, unmoved
+from lmscale.maps import AttentionMap, head_moves, moves, unmoved
 
+HEADS_NAMED = 3  # of those that move most
 UNMOVED = (
     "The word’s attention is the same in both sentences: this model reads from left to right, and they differ only "
     "after the word. Ask about a word that stands after the difference, or an encoder."
 )
 POOLED = (
-    "Attention to a word is summed over its tokens, attention from a word averaged over its own (Clark et al. 2019), so "
-    "each row adds up to 100 %. Attention is what the layer mixes, not why the model says what it says."
+    "Attention to a word is summed over its tokens, attention from a word averaged over its own (Clark et al. 2019), "
+    "so each row adds up to 100 %. Attention is what the layer mixes, not why the model says what it says."
 )
 
 
@@ -62,7 +63,8 @@ def _sentence(number: int, each: AttentionMap) -> str:
         f'<section class="sentence"><h2>{html.escape(each.text)}</h2>'
         f"<p>Mean over layers and heads:</p><p>{words}</p>{several}"
         f"<h3>By layer and head</h3>{_heads(each)}"
-        f'<h3>From every word</h3><div class="scroll"><table class="matrix" data-map="{number}"></table></div></section>'
+        f'<h3>From every word</h3><div class="scroll"><table class="matrix" data-map="{number}"></table></div>'
+        "</section>"
     )
 
 
@@ -97,19 +99,30 @@ def _moves(maps: Sequence[AttentionMap]) -> str:
     first, second = maps
     if unmoved(first, second):
         return f'<section><h2>How it moves</h2><p class="note">{UNMOVED}</p></section>'
-    rows = []
-    for move in moves(first, second):
+    rows, found = [], moves(first, second)
+    most = max(abs(move.change or 0.0) for move in found) or 1.0
+    for move in found:
         cells = "".join(f"<td>{'' if share is None else f'{share:.1%}'}</td>" for share in (move.first, move.second))
-        width = 0.0 if move.change is None else 100 * abs(move.change)
+        width = 100 * abs(move.change or 0.0) / most
         side = "more" if (move.change or 0) > 0 else "less"
-        bar = f'<div class="bar {side}" style="width:{min(width * 4, 100):.1f}%"></div>'
+        bar = f'<div class="bar {side}" style="width:{width:.1f}%"></div>'
         change = "only here" if move.change is None else f"{100 * move.change:+.1f}"
         rows.append(f"<tr><th>{html.escape(move.word)}</th>{cells}<td>{change}</td><td class='bars'>{bar}</td></tr>")
     head = "<tr><th>word</th><th>first</th><th>second</th><th>points</th><th></th></tr>"
     return (
         "<section><h2>How it moves</h2><p>Mean over layers and heads, from the first sentence to the second, in "
-        f"percentage points.</p><table class='moves'>{head}{''.join(rows)}</table></section>"
+        f"percentage points.</p><table class='moves'>{head}{''.join(rows)}</table>{_most_moved(first, second)}"
+        "</section>"
     )
+
+
+def _most_moved(first: AttentionMap, second: AttentionMap) -> str:
+    """A line: the heads in which most of it has moved."""
+    moved = head_moves(first, second)
+    order = np.argsort(-moved, axis=None)[:HEADS_NAMED].tolist()
+    places = [(i // moved.shape[1], i % moved.shape[1]) for i in order]
+    told = ", ".join(f"{i + 1}.{j + 1} ({moved[i, j]:.0%})" for i, j in places)
+    return f"<p>Most of it moves in the heads (layer.head) {told} of their attention from the word.</p>"
 
 
 def draw(path: Path, run: str, maps: Sequence[AttentionMap]) -> None:
@@ -127,7 +140,7 @@ def draw(path: Path, run: str, maps: Sequence[AttentionMap]) -> None:
     figure, panels = pyplot.subplots(
         1, len(maps), squeeze=False, figsize=(wide, 0.27 * len(names) + 2.4), width_ratios=widths, layout="constrained"
     )
-    image = None
+    image: Any = None
     for panel, each in zip(panels[0], maps, strict=True):
         rows = np.concatenate([each.mean[None], each.of_token.reshape(-1, len(each.words))])
         image = panel.imshow(rows, cmap="Blues", vmin=0, vmax=most, aspect="auto")

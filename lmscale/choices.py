@@ -4,7 +4,7 @@ What counts of a text with a filled blank: of a model that reads from left to ri
 (the rest is the same for every option, so this compares the texts as wholes); of one that sees both sides the filling
 alone. An option's share is its probability among the options: softmax of the log-probabilities, each divided by
 
-    none      1: the options as the model has them, of which longer ones are the less likely (lm-evaluation-harness: acc)
+    none      1: the options as the model has them, longer ones the less likely (lm-evaluation-harness: acc)
     bytes     the bytes that count (its acc_bytes; acc_norm divides by characters. Gao 2021, "Multiple Choice
               Normalization in LM Evaluation", has both)
     tokens    the tokens that count

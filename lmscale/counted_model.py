@@ -25,7 +25,7 @@ BLOCK_WINDOWS = 4096  # counted at a time
 
 
 class Counted:
-    """An n-gram as a model that can be asked. It has no cache beside its counts: a token depends on order - 1 others."""
+    """An n-gram as a model that can be asked. Its counts are its cache: a token depends on order - 1 others."""
 
     module = None
 
@@ -90,8 +90,8 @@ def recount(run: FoundRun, vocabulary: Vocabulary) -> Counted:
     model = estimate(counts)
     if model.params != run.params:
         raise InputError(
-            f"{FIELD}: {run.run_id!r} has {run.params:,} counts, and its text gives {model.params:,} when it is counted "
-            "again, as one of which corpus.unique_tokens took a part does; name a run of all of a text"
+            f"{FIELD}: {run.run_id!r} has {run.params:,} counts, and its text gives {model.params:,} when it is "
+            "counted again, as one of which corpus.unique_tokens took a part does; name a run of all of a text"
         )
     return Counted(model, vocabulary.eos_id)
 

@@ -1,7 +1,8 @@
 """Which words a word attends to, in every layer and head of a transformer.
 
 Attention is between tokens, and a word is several: attention to a word is the sum over its tokens, attention from one
-the mean over its own, so that what a word gives to all words is still 1 (Clark et al. 2019, arXiv:1906.04341, Sec. 4.1).
+the mean over its own, so that what a word gives to all words is still 1 (Clark et al. 2019, arXiv:1906.04341, Sec.
+4.1).
 """
 
 from __future__ import annotations
@@ -131,6 +132,24 @@ def moves(first: AttentionMap, second: AttentionMap) -> list[Move]:
             found += [Move(word=first.words[k], first=a[k], second=None) for k in range(i, i_end)]
             found += [Move(word=second.words[k], first=None, second=b[k]) for k in range(j, j_end)]
     return found
+
+
+def head_moves(first: AttentionMap, second: AttentionMap) -> NDArray[np.float64]:
+    """[L, H]: how much of the attention from the word has moved, half the sum of the changes over the words that both
+    sentences have and over those of one alone (total variation), from 0 to 1.
+    """
+    match, a, b = (
+        difflib.SequenceMatcher(a=first.words, b=second.words, autojunk=False),
+        first.of_token,
+        second.of_token,
+    )
+    moved = np.zeros(a.shape[:2])
+    for kind, i, i_end, j, j_end in match.get_opcodes():
+        if kind == "equal":
+            moved += np.abs(b[:, :, j:j_end] - a[:, :, i:i_end]).sum(axis=-1)
+        else:
+            moved += a[:, :, i:i_end].sum(axis=-1) + b[:, :, j:j_end].sum(axis=-1)
+    return moved / 2
 
 
 def unmoved(first: AttentionMap, second: AttentionMap) -> bool:

@@ -1,8 +1,8 @@
 """The tokenizer of a finished run, both ways: text to tokens, tokens to text, and where in the text each token begins.
 
-A record names its tokenizer, and the name ends in a digest of all that it makes of text (lmscale.data.tokenizers). Bytes
-and letters follow from the name; a SentencePiece model is looked for among those trained beside the run's text and those
-that its text was prepared with, or is named. Only one with the record's digest is taken.
+A record names its tokenizer, and the name ends in a digest of all that it makes of text (lmscale.data.tokenizers).
+Bytes and letters follow from the name; a SentencePiece model is looked for among those trained beside the run's text
+and those that its text was prepared with, or is named. Only one with the record's digest is taken.
 """
 
 from __future__ import annotations

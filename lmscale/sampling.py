@@ -53,9 +53,7 @@ class Numbers(NamedTuple):
     top_p: Float[Array, ""]
 
 
-def draw(
-    logits: Float[Array, "B V"], keys: Array, numbers: Numbers, *, filters: bool
-) -> Int[Array, " B"]:
+def draw(logits: Float[Array, "B V"], keys: Array, numbers: Numbers, *, filters: bool) -> Int[Array, " B"]:
     """A token of each row; `keys` are one a row. `filters`: whether top-k and top-p are looked at."""
     scaled = logits / jnp.where(numbers.temperature > 0, numbers.temperature, 1.0)
     if filters:

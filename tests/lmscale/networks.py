@@ -1,4 +1,4 @@
-"""Networks of every family with random weights, norms' scales among them, that nobody trained, as inference has them."""
+"""Networks of every family that nobody trained, as inference has them: random weights, norms' scales among them."""
 
 from typing import Any
 
@@ -65,6 +65,4 @@ def make_network(
     layout = Layout(
         family=family, objective=objective, vocab=vocab, start_id=START, separator_id=separator, sentinels=extra
     )
-    return Network(
-        module, params, family=family, shape=shape, dtype=jnp.dtype("float32"), mesh=over, end=START
-    ), layout
+    return Network(module, params, family=family, shape=shape, dtype=jnp.dtype("float32"), mesh=over, end=START), layout

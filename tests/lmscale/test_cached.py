@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import KINDS, SEQUENCE, START, VOCAB, make_network
@@ -58,7 +59,9 @@ def apart(network: Network, layout: Layout) -> tuple[float, int]:
     said = [np.asarray(scores)]
     places = np.array([each.first_position + len(each.inputs) for each in begun] + [0])
     for step in range(STEPS - 1):
-        cache, scores = go_on(network.params, cache, one_token(written[:, step], places + step))
+        cache, scores = go_on(
+            network.params, cache, one_token(jnp.asarray(written[:, step]), jnp.asarray(places + step))
+        )
         said.append(np.asarray(scores)[:, None])
     cached = np.concatenate(said, axis=1)
     worst, compared = 0.0, 0
@@ -112,7 +115,7 @@ def test_no_length_compiles_anew():
         for temperature in (0.0, 0.7):
             sampling = Sampling(temperature=temperature, seed=length)
             network.write([layout.begun([list(range(2, 2 + length))])], sampling, most, VOCAB)
-    assert network.write_rows._cache_size() == 1
+    assert network.write_rows._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_row_is_the_same_beside_others():

@@ -17,7 +17,7 @@ def test_shares_compare_whole_texts():
     whole = np.array([each.nats for each in score_texts(model, [TEXT.replace("___", o) for o in OPTIONS])])
     rows = score_options(model, TEXT, OPTIONS)
     expected = np.exp(-whole) / np.exp(-whole).sum()
-    np.testing.assert_allclose([row.share for row in rows], expected, atol=1e-6)
+    np.testing.assert_allclose([row.share or 0 for row in rows], expected, atol=1e-6)
     assert [row.bytes for row in rows] == [len(option) + len(" sat") for option in OPTIONS]
     before = score_texts(model, ["a "])[0].nats
     np.testing.assert_allclose([row.nats for row in rows], whole - before, atol=1e-4)
@@ -27,7 +27,7 @@ def test_shares_compare_whole_texts():
 def test_lengths_divide(by):
     rows = score_options(make_model("causal"), TEXT, OPTIONS, by)
     scores = np.exp([-row.nats / getattr(row, by) for row in rows])
-    np.testing.assert_allclose([row.share for row in rows], scores / scores.sum(), atol=1e-9)
+    np.testing.assert_allclose([row.share or 0 for row in rows], scores / scores.sum(), atol=1e-9)
     assert sum(row.share or 0 for row in rows) == pytest.approx(1)
 
 

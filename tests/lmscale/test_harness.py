@@ -40,8 +40,8 @@ metric_list: [{metric: exact_match}]"""
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """evaluated(kind, rest of the task) -> what the harness found, with its samples."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
+    import lm_eval  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     from lmscale.harness import HarnessModel
 
@@ -49,15 +49,19 @@ def evaluated(tmp_path_factory):
     data = folder / "items.jsonl"
     data.write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     model = make_model("causal")
-    adapter = HarnessModel(model)
+    adapter = HarnessModel(model)  # pyright: ignore[reportCallIssue]
 
     def evaluate(kind: str, rest: str):
         place = folder / kind
         place.mkdir()
         (place / "local.yaml").write_text(TASK.format(data=data, kind=kind, rest=rest))
         manager = TaskManager(include_path=str(place), include_defaults=False)
-        found = lm_eval.simple_evaluate(
-            model=adapter, tasks=["local_lines"], task_manager=manager, bootstrap_iters=0, verbosity="ERROR"
+        found = lm_eval.simple_evaluate(  # pyright: ignore[reportCallIssue]
+            model=adapter,  # pyright: ignore[reportCallIssue]
+            tasks=["local_lines"],
+            task_manager=manager,
+            bootstrap_iters=0,
+            verbosity="ERROR",
         )
         assert found is not None
         return model, found
@@ -86,12 +90,12 @@ def test_what_is_written_is_our_own(evaluated):
 
 
 def test_rolling_windows_ask_for_every_token_once():
-    from lm_eval.api.instance import Instance
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 
     from lmscale.harness import HarnessModel
 
     model = make_model("causal")
-    adapter = HarnessModel(model)
+    adapter = HarnessModel(model)  # pyright: ignore[reportCallIssue]
     text = "counts and then " * 5  # longer than two windows and a half
     tokens = model.encode(text)
 

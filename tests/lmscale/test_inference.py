@@ -130,9 +130,9 @@ def test_a_vocabulary_is_found_or_asked_for(tmp_path):
     reader, other = PieceReader(elsewhere), tmp_path / "other.model"
     other.write_bytes(train_model(VocabularyKind(kind="bpe", pieces=310), texts))
     name, text = reader.vocabulary.name, "the animal\tcrossé it"
-    with pytest.raises(InputError, match=f"vocabulary: the model of {name} is not found beside"):
+    with pytest.raises(InputError, match=rf"vocabulary: the model of {name} is not found beside"):
         reader_of(name, 300, tmp_path / "shards")
-    with pytest.raises(InputError, match="vocabulary: .*other.model' is bpe-310-"):
+    with pytest.raises(InputError, match=r"vocabulary: .*other.model' is bpe-310-"):
         reader_of(name, 300, tmp_path / "shards", other)
     folder = tmp_path / "shards" / "vocabularies" / "x"
     folder.mkdir(parents=True)
@@ -159,7 +159,7 @@ def test_letters_outside_a_vocabulary_are_named():
 def test_learned_positions_end_what_is_written(out):
     model = make_model("causal", positions=SEQUENCE)
     assert len(model.generate(["12345"], Sampling(seed=1))[0].tokens) <= SEQUENCE - 5
-    with pytest.raises(InputError, match="max_tokens: 30 after a prompt of 6 tokens .* ask for at most 27"):
+    with pytest.raises(InputError, match=r"max_tokens: 30 after a prompt of 6 tokens .* ask for at most 27"):
         model.generate(["12345"], max_tokens=30)
     with pytest.raises(InputError, match="text: has 41 tokens"):
         model.log_probs("x" * 30, "y" * 11)

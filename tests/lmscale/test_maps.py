@@ -10,7 +10,7 @@ from trained import make_model
 from analysis.errors import InputError
 from lmscale.attention_page import draw, write_page
 from lmscale.layers import NORM_EPSILON, ROPE_BASE
-from lmscale.maps import attention_map, by_word, moves, token_weights, unmoved
+from lmscale.maps import attention_map, by_word, head_moves, moves, token_weights, unmoved
 from lmscale.prompts import Asked
 
 FIRST = "the animal didn't cross because it was tired"
@@ -20,7 +20,6 @@ TOKENS = (START, 5, 9, 5, 30, 12, 8, 22)
 
 def by_hand(params, tokens, depth: int, heads: int, *, causal: bool) -> np.ndarray:
     """[L, H, S, S] by numpy: Vaswani et al. 2017 with RMSNorm before, RoPE, and a GELU in its tanh form."""
-    params = {name: value for name, value in params.items()}
     layers, width = params["layers"], params["embedding"].shape[1]
 
     def norm(x, scale):
@@ -92,6 +91,11 @@ def test_a_model_that_reads_left_to_right_cannot_tell_what_comes():
     assert [row.word for row in rows] == ["the", "animal", "didn't", "cross", "because", "it", "was", "tired", "wide"]
     assert sum(row.second or 0 for row in rows) - sum(row.first or 0 for row in rows) == pytest.approx(0, abs=1e-6)
     assert rows[-1].change is None
+    moved = head_moves(first, second)  # total variation: what one word has more, others have less
+    a = np.concatenate([first.of_token, np.zeros((*moved.shape, 1))], axis=-1)
+    b = np.concatenate([second.of_token[..., :-1], np.zeros((*moved.shape, 1)), second.of_token[..., -1:]], axis=-1)
+    np.testing.assert_allclose(moved, np.maximum(b - a, 0).sum(axis=-1), atol=1e-6)
+    assert not head_moves(first, first).any()
 
 
 def test_of_several_words_one_is_chosen():
