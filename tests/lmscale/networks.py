@@ -1,5 +1,8 @@
-"""Networks of every family that nobody trained, as inference has them: random weights, norms' scales among them."""
+"""Networks of every family that nobody trained, as inference has them: random weights, norms' scales among them. One
+of a kind: its programs are compiled once.
+"""
 
+from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +32,7 @@ KINDS: dict[str, tuple[Family, Objective]] = {
 }
 
 
+@cache
 def make_network(
     kind: str,
     *,

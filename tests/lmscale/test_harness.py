@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,13 +57,8 @@ def evaluated(tmp_path_factory):
         place.mkdir()
         (place / "local.yaml").write_text(TASK.format(data=data, kind=kind, rest=rest))
         manager = TaskManager(include_path=str(place), include_defaults=False)
-        found = lm_eval.simple_evaluate(  # pyright: ignore[reportCallIssue]
-            model=adapter,  # pyright: ignore[reportCallIssue]
-            tasks=["local_lines"],
-            task_manager=manager,
-            bootstrap_iters=0,
-            verbosity="ERROR",
-        )
+        asked: dict[str, Any] = {"model": adapter, "tasks": ["local_lines"], "task_manager": manager}
+        found = lm_eval.simple_evaluate(**asked, bootstrap_iters=0, verbosity="ERROR")
         assert found is not None
         return model, found
 
