@@ -76,7 +76,7 @@ class Network:
             longest = bucket(max(len(asked[order[-1]].inputs), len(asked[order[-1]].source)))
             some = [order.pop() for _ in range(min(len(order), ROWS, max(1, TOKENS // longest)))]
             rows = [asked[i] for i in some]
-            example = self._example(rows, "right")
+            example = self.example_of(rows, "right")
             told, best = (np.asarray(x) for x in self.score_rows(self.params, example))
             for row, i in enumerate(some):
                 there = slice(0, len(asked[i].targets))
@@ -92,7 +92,7 @@ class Network:
         live, starts = np.arange(count) < len(asked), np.zeros((2, count), np.int32)
         starts[0, : len(asked)] = [a.first_position + len(a.inputs) for a in asked]
         starts[1, : len(asked)] = [a.stop for a in asked]
-        example = self._example(asked, "left")
+        example = self.example_of(asked, "left")
         written = bucket(most)
         tokens, nats, counts, ended = (
             np.asarray(x)
@@ -122,7 +122,8 @@ class Network:
     def _count(self, rows: int) -> int:
         return -(-bucket(rows, 1) // self.devices) * self.devices
 
-    def _example(self, asked: Sequence[Asked], side: Literal["left", "right"]) -> Example:
+    def example_of(self, asked: Sequence[Asked], side: Literal["left", "right"]) -> Example:
+        """Rows side by side as a module takes them, padded on one side."""
         count = self._count(len(asked))
         inputs = padded([a.inputs for a in asked], count, side, [a.first_position for a in asked])
         targets = padded([a.targets for a in asked], count, side, length=inputs.tokens.shape[1]).tokens

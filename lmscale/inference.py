@@ -126,7 +126,7 @@ class Model:
         for before, filling, after in texts:
             asked, size = self._asked(before, filling, after)
             for each in asked:
-                self._check_length(each.length)
+                self.check_length(each.length)
             rows += asked
             counts.append(len(asked))
             sizes.append(size)
@@ -189,12 +189,12 @@ class Model:
         if len(parts) > 1:
             text = parts[0] + "".join(
                 filling + part
-                for filling, part in zip(self._fillings(written.tokens, len(parts) - 1), parts[1:], strict=True)
+                for filling, part in zip(self.fillings(written.tokens, len(parts) - 1), parts[1:], strict=True)
             )
         ended: Literal["itself", "tokens"] = "itself" if written.ended else "tokens"
         return Generated(prompt=prompt, text=text, tokens=written.tokens, log_probs=written.log_probs, ended=ended)
 
-    def _fillings(self, tokens: Sequence[int], blanks: int) -> list[str]:
+    def fillings(self, tokens: Sequence[int], blanks: int) -> list[str]:
         """What stands after each sentinel; the first was given."""
         found: list[list[int]] = [[] for _ in range(blanks)]
         at = 0
@@ -209,7 +209,7 @@ class Model:
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens: {max_tokens} leaves nothing to write; give 1 or more")
         most, longest = max_tokens or TOKENS_WRITTEN, max(each.length for each in asked)
-        self._check_length(longest)
+        self.check_length(longest)
         if self.run.positions and longest - 1 + most > self.run.positions:
             left = self.run.positions - longest + 1
             if max_tokens is not None:
@@ -220,7 +220,8 @@ class Model:
             most = left
         return most
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raises InputError for a row of more places than there are learned positions."""
         if self.run.positions and length > self.run.positions:
             raise InputError(
                 f"text: has {length} tokens (its start among them), and the run has learned {self.run.positions} "

@@ -93,7 +93,7 @@ def attention_map(model: Model, text: str, token: str, occurrence: int = 1) -> A
 
 def _read(model: Model, tokens: Sequence[int]) -> tuple[Asked, list[str], list[str]]:
     """The row that a model reads, and what stands in it before and after the sentence's tokens."""
-    model._check_length(len(tokens) + 1)
+    model.check_length(len(tokens) + 1)
     if model.objective == "masked":
         return Asked(inputs=tuple(tokens)), [], []
     if model.objective == "spans":
@@ -106,7 +106,7 @@ def _read(model: Model, tokens: Sequence[int]) -> tuple[Asked, list[str], list[s
 def token_weights(network: Network, asked: Asked) -> NDArray[np.float64]:
     """[L, H, S, S] of one row: of a decoder with an encoder those of the encoder, which reads the source."""
     stack = "encoder_layers" if asked.source else "layers"
-    example = network._example([asked], "right")
+    example = network.example_of([asked], "right")
 
     (found,) = network.watch_rows(network.params, example)[stack]["attention"]["attention"]
     length = len(asked.source) or len(asked.inputs)

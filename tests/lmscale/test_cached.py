@@ -41,10 +41,10 @@ def apart(network: Network, layout: Layout) -> tuple[float, int]:
     begun = prompts(layout)
     written = np.random.default_rng(1).integers(2, VOCAB, (4, STEPS)).astype(np.int32)
     whole = [layout.continued(each, row.tolist()) for each, row in zip(begun, written, strict=False)]
-    example = network._example(whole, "right")
+    example = network.example_of(whole, "right")
     full = np.asarray(jax.jit(partial(scores_of, network))(example))
 
-    read = network._example(begun, "left")
+    read = network.example_of(begun, "left")
     rows, length = read.inputs.tokens.shape
     source = 0 if read.source is None else read.source.tokens.shape[1]
     cache = empty_cache(network.family, network.shape, network.dtype, rows=rows, slots=length + 16, read=source)
@@ -96,7 +96,7 @@ def test_the_loop_writes_what_whole_passes_write(kind):
         tokens: list[int] = []
         for _ in range(9):
             asked = layout.continued(each, [*tokens, 0])
-            scores = np.asarray(say(network._example([asked], "right")))[0, len(asked.inputs) - 1]
+            scores = np.asarray(say(network.example_of([asked], "right")))[0, len(asked.inputs) - 1]
             allowed = np.arange(len(scores)) < max(VOCAB, each.stop + 1)
             token = int(np.argmax(np.where(allowed, scores, -np.inf)))
             if token == START or 0 <= each.stop <= token:

@@ -168,7 +168,7 @@ def test_learned_positions_end_what_is_written(out):
 def test_blanks_are_filled():
     model = make_model("spans")
     (found,) = model.generate(["a ___ b ___ c"], Sampling(temperature=0), max_tokens=10)
-    first, second = model._fillings(found.tokens, 2)
+    first, second = model.fillings(found.tokens, 2)
     assert found.text == f"a {first} b {second} c"
 
 
