@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmscale.compilation import use_cache
 from lmscale.config import Family, MeshConfig, Objective, Size
 from lmscale.decoding import Network
 from lmscale.mesh import make_mesh
@@ -43,6 +44,7 @@ def make_network(
     separator: int = SEPARATOR,
 ) -> tuple[Network, Layout]:
     """Width 16; `positions` learned ones, 0 for rotary."""
+    use_cache(print)  # equal programs of several tests are compiled once
     family, objective = KINDS[kind]
     size = Size(width=16, depth=depth, heads=None if family == "lstm" else 2)
     extra, written = extra_ids(objective, SEQUENCE), written_tokens(family, objective, SEQUENCE)
