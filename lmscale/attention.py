@@ -120,6 +120,32 @@ def of_seeing(mixed: Float[Array, "B S H K"], sight: Sight, keys: int, causal: b
     return mixed if own is None else jnp.where(jnp.any(own, axis=-1)[..., None, None], mixed, 0)
 
 
+def over_cache(
+    query: Float[Array, "B S H K"],
+    key: Float[Array, "B H T K"],
+    value: Float[Array, "B H T K"],
+    seen: Bool[Array, "B S T"],
+) -> Float[Array, "B S H K"]:
+    """The same over keys and values as a cache has them, heads first, of which `seen` says which each query sees. What
+    a query gets that sees none means nothing.
+    """
+    scores = _product(query.swapaxes(1, 2) * query.shape[-1] ** -0.5, key, 3, 3)
+    weights = jax.nn.softmax(jnp.where(seen[:, None], scores, jnp.finfo(jnp.float32).min), axis=-1)
+    return _product(weights.astype(value.dtype), value, 3, 2).swapaxes(1, 2).astype(query.dtype)
+
+
+def attention_weights(
+    query: Float[Array, "B S H K"], key: Float[Array, "B T H K"], sight: Sight, *, causal: bool
+) -> Float[Array, "B H S T"]:
+    """How `attention` weighs the keys for each query: positive, and together 1 (all 0 of a query that sees none)."""
+    scores = _product((query * query.shape[-1] ** -0.5).swapaxes(1, 2), key.swapaxes(1, 2), 3, 3)
+    seen = sight.allowed(slice(0, query.shape[1]), slice(0, key.shape[1]), causal)
+    if seen is None:
+        return jax.nn.softmax(scores, axis=-1)
+    weights = jax.nn.softmax(jnp.where(seen[:, None], scores, jnp.finfo(jnp.float32).min), axis=-1)
+    return jnp.where(seen[:, None], weights, 0.0)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def blocked_attention(
     causal: bool,

@@ -21,6 +21,7 @@ from lmscale import (
     aot_commands,
     commands,
     design_commands,
+    inference_commands,
     model_commands,
     text_commands,
 )
@@ -157,6 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
         if name in ("status", "contamination"):
             command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
+    inference_commands.add_parsers(subparsers)
     answer.add_parsers(subparsers)
     design_commands.add_parser(subparsers)
     return parser

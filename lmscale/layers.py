@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import Initializer
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from lmscale.attention import Sight, Way, attention
+from lmscale.attention import Sight, Way, attention, attention_weights, over_cache
+from lmscale.cache import CACHE, Past, keep_keys
 
 ROPE_BASE = 10_000.0  # Su et al. 2021 (arXiv:2104.09864), Sec. 3.3
 NORM_EPSILON = 1e-6  # Zhang & Sennrich 2019 as in T5
 RECURRENT_STEPS = 8  # of a loop over a row, unrolled
+WATCHED = "intermediates"  # Flax's collection of what is looked at, empty in training: attention_weights of each layer
 
 
 def fan_in(shape: tuple[int, ...], axes: int, scale: float = 1.0) -> Initializer:
@@ -74,11 +76,14 @@ class RMSNorm(nn.Module):
         return (x32 * inverse * scale).astype(x.dtype)
 
 
-def rotate(x: Float[Array, "B S H K"]) -> Float[Array, "B S H K"]:
-    """Rotary position embedding: halves of the head turned by position / base^(2i/K) (Su et al. 2021)."""
+def rotate(x: Float[Array, "B S H K"], start: Int[Array, ""] | None = None) -> Float[Array, "B S H K"]:
+    """Rotary position embedding: halves of the head turned by position / base^(2i/K) (Su et al. 2021). `start`: the
+    position of the first, none where it is 0.
+    """
     half = x.shape[-1] // 2
     frequency = ROPE_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(x.shape[1], dtype=jnp.float32)[:, None] * frequency
+    position = jnp.arange(x.shape[1], dtype=jnp.float32)
+    angle = (position if start is None else start + position)[:, None] * frequency
     cos, sin = (f(angle)[None, :, None, :].astype(x.dtype) for f in (jnp.cos, jnp.sin))
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -96,7 +101,7 @@ class Attention(nn.Module):
     mesh: Mesh
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"], sight: Sight) -> Float[Array, "B S D"]:
+    def __call__(self, x: Float[Array, "B S D"], sight: Sight | Past) -> Float[Array, "B S D"]:
         d, h, k = x.shape[-1], self.heads, self.head_size
         # heads come first among the outputs, so that seeing the weight as a matrix leaves them split over a mesh
         shape, names = (d, h, 3, k), ("embed", "heads", None, "kv")
@@ -105,7 +110,12 @@ class Attention(nn.Module):
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
         if self.rotary:
             # by places in the row: what two tokens of a document do with each other depends on their distance alone
-            query, key = rotate(query), rotate(key)
+            start = sight.start if isinstance(sight, Past) else None
+            query, key = rotate(query, start), rotate(key, start)
+        if isinstance(sight, Past):
+            return out(over_cache(query, *keep_keys(self, (key, value), sight.start, self.mesh), sight.seen))
+        if self.is_mutable_collection(WATCHED):
+            self.sow(WATCHED, "attention", attention_weights(query, key, sight, causal=self.causal))
         return out(attention(query, key, value, sight, causal=self.causal, way=self.way, mesh=self.mesh))
 
 
@@ -119,13 +129,20 @@ class CrossAttention(nn.Module):
     mesh: Mesh
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"], source: Float[Array, "B T D"], sight: Sight) -> Float[Array, "B S D"]:
+    def __call__(
+        self, x: Float[Array, "B S D"], source: Float[Array, "B T D"] | None, sight: Sight | Past
+    ) -> Float[Array, "B S D"]:
+        """`source` is None where the cache has what was made of it."""
         d, h, k = x.shape[-1], self.heads, self.head_size
         query = Linear((d, h, k), ("embed", "heads", "kv"), 1, name="query")(x)
         shape, names = (d, h, 2, k), ("embed", "heads", None, "kv")
         inward = parameter(self, "inward", nn.with_logical_partitioning(fan_in(shape, 1), names), shape)
-        key, value = products(source, inward, self.mesh.size > 1)
+        made = None if source is None else tuple(products(source, inward, self.mesh.size > 1))
         out = Linear((h, k, d), ("heads", "kv", "embed"), 2, self.residual_scale, name="out")
+        if isinstance(sight, Past):
+            return out(over_cache(query, *keep_keys(self, made, sight.start, self.mesh), sight.seen))
+        assert made is not None
+        key, value = made
         return out(attention(query, key, value, sight, causal=False, way=self.way, mesh=self.mesh))
 
 
@@ -143,7 +160,9 @@ class Recurrence(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S D"], fresh: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
-        """`fresh` tokens begin a document: they find an empty memory."""
+        """`fresh` tokens begin a document: they find an empty memory. Others go on with what the cache has, if there is
+        one.
+        """
         batch, _, d = x.shape
         inward = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", "mlp"))
         recurrent = nn.with_logical_partitioning(nn.initializers.orthogonal(), ("embed", "mlp"))
@@ -166,7 +185,13 @@ class Recurrence(nn.Module):
             unroll=RECURRENT_STEPS,
         )
         empty = jnp.zeros((batch, d), x.dtype)
-        _, out = along(cell, (empty, empty), (x, fresh))
+        if not self.has_variable(CACHE, "memory"):
+            _, out = along(cell, (empty, empty), (x, fresh))
+            return out
+        kept = [self.variable(CACHE, name) for name in ("memory", "hidden")]
+        last, out = along(cell, tuple(variable.value for variable in kept), (x, fresh))
+        for variable, memory in zip(kept, last, strict=True):
+            variable.value = memory
         return out
 
 

@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from lmscale.attention import CUDNN_SAVED, EVERYTHING, SPLASH_SAVED, Sight, way_of
 from lmscale.borders import Rows
+from lmscale.cache import CACHE, Past, across, go_on, is_cached
 from lmscale.config import Remat
-from lmscale.layers import Attention, CrossAttention, FeedForward, Recurrence, RMSNorm, parameter
+from lmscale.layers import WATCHED, Attention, CrossAttention, FeedForward, Recurrence, RMSNorm, parameter
 from lmscale.mesh import constrain
 from lmscale.objectives import Example
 from lmscale.output_layer import Output
@@ -36,7 +37,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B S D"], sight: Sight, source: Array | None, across: Sight
+        self, x: Float[Array, "B S D"], sight: Sight | Past, source: Array | None, across: Sight | Past
     ) -> tuple[Float[Array, "B S D"], None]:
         s = self.shape
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
@@ -44,7 +45,6 @@ class Block(nn.Module):
         attention = Attention(s.heads, s.head_size, scale, self.causal, rotary, way, self.mesh, name="attention")
         x = x + attention(RMSNorm(name="attention_norm")(x), sight)
         if self.crossed:
-            assert source is not None
             cross = CrossAttention(s.heads, s.head_size, scale, way, self.mesh, name="cross_attention")
             x = x + cross(RMSNorm(name="cross_attention_norm")(x), source, across)
         x = x + FeedForward(s.feedforward, scale, name="feedforward")(RMSNorm(name="feedforward_norm")(x))
@@ -123,7 +123,7 @@ class Family(nn.Module):
         s = self.shape
         stack = nn.scan(
             again(block, self.remat, scanned=not self.unrolled),
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, CACHE: 0, WATCHED: 0},
             split_rngs={"params": True},
             in_axes=cast(Any, nn.broadcast),
             length=s.depth,
@@ -132,6 +132,10 @@ class Family(nn.Module):
         )
         return stack(s, self.mesh, **kind, name=name)(x, *given)[0]
 
+    def sight(self, rows: Rows, prefix: Bool[Array, "B S"] | None = None) -> Sight | Past:
+        """What a decoder's tokens see: of their rows alone, or of the cache that it goes on with."""
+        return go_on(self, rows, prefix) if is_cached(self) else rows.sight_of(rows, prefix)
+
 
 class Decoder(Family):
     """Decoder-only transformer: tokens to what foretells the token after each. Causal, but for an example's prefix."""
@@ -139,8 +143,7 @@ class Decoder(Family):
     @nn.compact
     def __call__(self, example: Example) -> Output:
         rows, tables = example.inputs, Tables(self)
-        sight = rows.sight_of(rows, example.prefix)
-        x = self.layers(Block, tables.read(rows), sight, None, EVERYTHING)
+        x = self.layers(Block, tables.read(rows), self.sight(rows, example.prefix), None, EVERYTHING)
         return Output(RMSNorm(name="final_norm")(x), tables.head)
 
 
@@ -155,17 +158,19 @@ class Encoder(Family):
 
 
 class EncoderDecoder(Family):
-    """The full transformer (Vaswani et al. 2017): an encoder reads the source, a causal decoder looks at the result."""
+    """The full transformer (Vaswani et al. 2017): an encoder reads the source, a causal decoder looks at the result.
+    Without a source it goes on with the one that the cache has.
+    """
 
     @nn.compact
     def __call__(self, example: Example) -> Output:
-        rows, source, tables = example.inputs, example.source, Tables(self)
-        assert source is not None
-        sight = source.sight_of(source)
-        read = self.layers(Block, tables.read(source), sight, None, EVERYTHING, name="encoder_layers", causal=False)
-        read = RMSNorm(name="encoder_norm")(read)
-        sight, across = rows.sight_of(rows), rows.sight_of(source)
-        x = self.layers(Block, tables.read(rows), sight, read, across, crossed=True)
+        rows, source, tables, read = example.inputs, example.source, Tables(self), None
+        if source is not None:
+            sight = source.sight_of(source)
+            read = self.layers(Block, tables.read(source), sight, None, EVERYTHING, name="encoder_layers", causal=False)
+            read = RMSNorm(name="encoder_norm")(read)
+        beyond = across(self, rows, source) if is_cached(self) else rows.sight_of(cast(Rows, source))
+        x = self.layers(Block, tables.read(rows), self.sight(rows), read, beyond, crossed=True)
         return Output(RMSNorm(name="final_norm")(x), tables.head)
 
 

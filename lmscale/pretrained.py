@@ -62,7 +62,7 @@ def find_pretrained(start: Start, out: Path) -> tuple[Pretrained, ...]:
         raise InputError("start.run: is not given; name a run or a study to begin from, or leave start out")
     if start.run != start.run.strip() or "\0" in start.run:
         raise InputError(f"start.run: {start.run!r} is no folder, run or study; give one of these")
-    found = _runs(start.run, out)
+    found = run_folders(start.run, out)
     records = [(folder, record) for folder in found if (record := _record(folder)) is not None]
     done = [(folder, record) for folder, record in records if record["row"]["status"] == "done"]
     if not done:
@@ -78,9 +78,9 @@ def find_pretrained(start: Start, out: Path) -> tuple[Pretrained, ...]:
     return tuple(sources)
 
 
-def _runs(name: str, out: Path) -> list[Path]:
-    """The folders of the runs that a name means: those of a study, or a single one."""
-    places = [place("start.run", name)]
+def run_folders(name: str, out: Path, field: str = "start.run") -> list[Path]:
+    """The folders of the runs that a name means: those of a study, or a single one. Raises InputError under `field`."""
+    places = [place(field, name)]
     if "://" not in name and not Path(name).is_absolute():
         places.append(out / name)
     for folder in places:
@@ -92,7 +92,7 @@ def _runs(name: str, out: Path) -> list[Path]:
     if found := [folder for study in studies if (folder := study / "runs" / name).is_dir()]:
         return found[:1]  # of one id: the same numbers
     raise InputError(
-        f"start.run: {name!r} is neither a run nor a study, here or in {str(out)!r}; give results/STUDY, "
+        f"{field}: {name!r} is neither a run nor a study, here or in {str(out)!r}; give results/STUDY, "
         "results/STUDY/runs/RUN_ID or one of the two names (and pass --out DIR)"
     )
 

@@ -1,0 +1,77 @@
+"""Options in a blank, and whole texts: shares in closed form from the model's own probabilities of whole texts."""
+
+import numpy as np
+import pytest
+from trained import make_model
+
+from analysis.errors import InputError
+from lmscale.choices import score_options, score_texts
+from lmscale.prompts import Asked
+
+TEXT, OPTIONS = "a ___ sat", ["cat", "horse", "ox"]
+
+
+def test_shares_compare_whole_texts():
+    """Of a model that reads from left to right they are Bayes' rule with equal weights on the whole texts."""
+    model = make_model("causal")
+    whole = np.array([each.nats for each in score_texts(model, [TEXT.replace("___", o) for o in OPTIONS])])
+    rows = score_options(model, TEXT, OPTIONS)
+    expected = np.exp(-whole) / np.exp(-whole).sum()
+    np.testing.assert_allclose([row.share or 0 for row in rows], expected, atol=1e-6)
+    assert [row.bytes for row in rows] == [len(option) + len(" sat") for option in OPTIONS]
+    before = score_texts(model, ["a "])[0].nats
+    np.testing.assert_allclose([row.nats for row in rows], whole - before, atol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["bytes", "tokens"])
+def test_lengths_divide(by):
+    rows = score_options(make_model("causal"), TEXT, OPTIONS, by)
+    scores = np.exp([-row.nats / getattr(row, by) for row in rows])
+    np.testing.assert_allclose([row.share or 0 for row in rows], scores / scores.sum(), atol=1e-9)
+    assert sum(row.share or 0 for row in rows) == pytest.approx(1)
+
+
+def test_a_masked_model_is_asked_for_one_token_at_a_time():
+    """Salazar et al. 2020, eq. 1, over the filling: each byte masked alone, the rest of it in sight."""
+    model = make_model("masked")
+    (row, _) = score_options(model, "a ___!", ["bc", "x"])
+    whole, mask = model.encode("a bc!"), model.layout.vocab
+    nats = 0.0
+    for place in (2, 3):
+        inputs = (*whole[:place], mask, *whole[place + 1 :])
+        (told,) = model.engine.scores([Asked(inputs=inputs, targets=tuple(whole))])
+        nats -= told.log_probs[place]
+    assert row.nats == pytest.approx(nats, abs=1e-5)
+    assert (row.tokens, row.bytes) == (2, 2)
+
+
+def test_spans_see_both_sides():
+    model = make_model("spans")
+    near, far = (score_options(model, text, ["cat", "ox"])[0].nats for text in ("a ___ sat", "a ___ ran off"))
+    assert near != pytest.approx(far, abs=1e-3)  # what stands after the blank is read, and not scored
+    assert score_options(model, "a ___ sat", ["cat", "ox"])[0].bytes == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("a cat", ["b", "c"], "text: 'a cat' has 0 blanks"),
+        ("a ___ ___", ["b", "c"], "has 2 blanks"),
+        ("___", ["b", "c"], "text: '___' is empty but for the blank"),
+        ("a ___", ["b"], "options: .* are fewer than two"),
+        ("a ___", ["b", "b", "c"], "options: 'b' is given twice"),
+        ("a ___", ["b", ""], "hold an empty one"),
+        ("a ___", ["b", "\udcff"], "text: .* is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(text, options, words):
+    with pytest.raises(InputError, match=words):
+        score_options(make_model("causal"), text, options)
+
+
+def test_unknown_settings_are_refused():
+    model = make_model("causal")
+    with pytest.raises(InputError, match="normalise: 'chars' is unknown"):
+        score_options(model, TEXT, OPTIONS, "chars")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="text: '' is empty"):
+        score_texts(model, [""])
