@@ -1,4 +1,4 @@
-"""Modular addition, with and without a worked scratchpad. `12+19 mod 29:2` and `12+19 mod 29 work:31-29=2`
+"""Modular addition, with and without a worked scratchpad. `12+19 mod 29:2` and `12+19 mod 29 so:31-29=2`
 
 After Power et al. 2022 (arXiv:2201.02177) and, for the scratchpad, Nye et al. 2021 (arXiv:2112.00114).
 """
@@ -32,7 +32,7 @@ def make_worked(draws: Draws, modulus: int, split: Split) -> Item:
     first, second = terms(draws, modulus, split)
     total = first + second
     answer = f"{total}-{total - total % modulus}={total % modulus}"
-    return Item(prompt=f"{first}+{second} mod {modulus} work:", answer=answer, chance=1 / (2 * modulus - 1))
+    return Item(prompt=f"{first}+{second} mod {modulus} so:", answer=answer, chance=1 / (2 * modulus - 1))
 
 
 ADDITION = Task(

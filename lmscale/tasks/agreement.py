@@ -1,4 +1,4 @@
-"""Agreement across distance: a verb agrees with its subject, not with the nouns between. `say dogs by cat:are`
+"""Agreement across distance: a verb agrees with its subject, not with the nouns between. `dogs by cat:are`
 
 After Linzen et al. 2016 (TACL 4:521), who ask recurrent networks for the number of verbs.
 """
@@ -22,7 +22,7 @@ def make(draws: Draws, furthest: int, split: Split) -> Item:
     words = [draws.choice(NOUNS) + "s" * plural]
     for _ in range(between):
         words += [draws.choice(BETWEEN), draws.choice(NOUNS) + "s" * draws.below(2)]
-    return Item(prompt=f"say {' '.join(words)}:", answer=VERBS[plural], options=VERBS, chance=1 / 2)
+    return Item(prompt=f"{' '.join(words)}:", answer=VERBS[plural], options=VERBS, chance=1 / 2)
 
 
 AGREEMENT = Task(

@@ -41,7 +41,7 @@ def scored_items(chosen: Chosen, split: Split, count: int, seed: int) -> tuple[I
     )
 
 
-def training_items(chosen: Chosen, seed: int) -> Iterator[Item]:
+def training_items(chosen: Chosen, seed: object) -> Iterator[Item]:
     """Items of training without an end, in distribution; they come again where there are few."""
     draws = Draws("training", chosen.name, chosen.difficulty, seed)
     if chosen.path:
@@ -64,7 +64,7 @@ def text_items(chosen: Chosen, seed: int) -> Iterator[Item]:
         yield chosen.made.text(draws, chosen.difficulty)
 
 
-def different_items(chosen: Chosen, seed: int) -> Iterator[Item]:
+def different_items(chosen: Chosen, seed: object) -> Iterator[Item]:
     """The same, each once, until no new one comes for a while."""
     seen: set[str] = set()
     last = 0

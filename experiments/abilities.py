@@ -1,0 +1,40 @@
+"""Which abilities does scale buy, and do they come at once?
+
+    lmscale sweep abilities
+
+Nine tasks that are made (docs/tasks.md) make up four tenths of the training text, the other six are Python source. Four
+sizes over 14x in parameters at three token counts are scored on items that no text holds.
+"""
+
+from lmscale.config import Abilities, Corpus, PowerRule, Recipe, Size, Study, TaskText
+
+MIXED = (
+    "copying",
+    "reversal",
+    "brackets",
+    "agreement",
+    "addition",
+    "addition_scratchpad",
+    "unscrambling",
+    "lookup",
+    "redefinition",
+)
+
+STUDY = Study(
+    name="abilities",
+    sizes=(
+        Size(width=32, depth=2),
+        Size(width=48, depth=2),
+        Size(width=64, depth=3),
+        Size(width=96, depth=4),
+    ),
+    tokens=(819_200, 1_638_400, 3_276_800),
+    corpus=Corpus(task_text=TaskText(tasks=MIXED, share=0.4)),
+    abilities=Abilities(),
+    recipe=Recipe(
+        # as in experiments/quickstart.py
+        learning_rate=PowerRule(value=4.9e-3, params=1e5, exponent=-0.5),
+        batch_tokens=PowerRule(value=512),
+    ),
+    eval_tokens=98_304,
+)
