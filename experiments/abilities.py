@@ -28,9 +28,9 @@ STUDY = Study(
         Size(width=64, depth=3),
         Size(width=96, depth=4),
     ),
-    tokens=(819_200, 1_638_400, 3_276_800),
+    tokens=(614_400, 1_228_800, 2_457_600),
     corpus=Corpus(task_text=TaskText(tasks=MIXED, share=0.4)),
-    abilities=Abilities(),
+    abilities=Abilities(items=100),
     recipe=Recipe(
         # as in experiments/quickstart.py
         learning_rate=PowerRule(value=4.9e-3, params=1e5, exponent=-0.5),

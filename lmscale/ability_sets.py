@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from analysis.errors import InputError
 from lmscale.abilities import Abilities
 from lmscale.ability_scores import ability_scores
-from lmscale.config import PROMPTED, Corpus
+from lmscale.config import Corpus
 from lmscale.data.clean.prepared import BYTES
 from lmscale.data.loader import EvaluationSet
 from lmscale.data.shards import Split, Vocabulary
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet, Score, by_window
 from lmscale.noise import prompted
+from lmscale.spans import PROMPTED
 from lmscale.tasks.cloze import cloze_items
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import END, Item

@@ -30,7 +30,7 @@ from lmscale.plan import Portion, Text, Trajectory, make_plan
 from lmscale.pretrained import Pretrained, find_pretrained
 from lmscale.pseudo_likelihood import pseudo_likelihood_set
 from lmscale.recall import fact_set
-from lmscale.spans import NOISY
+from lmscale.spans import NOISY, PROMPTED
 from lmscale.translation import translations
 from lmscale.typed import check
 
@@ -264,6 +264,12 @@ def _abilities(study: Study, parts: OpenText, vocabulary: Vocabulary) -> list[Ab
     """The tasks that a study asks, and how much of each is in its training text."""
     abilities, corpus = study.abilities, study.corpus
     assert abilities is not None
+    check(
+        any(member.objective in PROMPTED for member in study.members),
+        "abilities.tasks",
+        list(abilities.tasks),
+        f"are asked of models that go on from a prompt ({' or '.join(PROMPTED)}), and none here does; leave them out",
+    )
     written: Counter[str] = Counter()
     for part in parts:
         written.update(part.shards.manifest.get("task_bytes", {}))

@@ -38,7 +38,6 @@ Log = Literal["tensorboard", "wandb"]
 DISPATCH_MAX = 4096  # steps in a call: their windows are held on the devices
 COUNTS = ("tokens", "tokens_per_param", "flops_budgets")  # the ways to give the token counts of a grid
 ORDER_MOST = 6  # of an n-gram
-PROMPTED: tuple[Objective, ...] = ("causal", "prefix")  # objectives of models that are asked for abilities
 NO_RATE = "is of training, and an n-gram is counted, with no learning rate; leave it out"
 
 
@@ -286,8 +285,6 @@ class Study:
         for family, objective in kinds:
             mend = f"are asked of networks, and this one is {family!r}, {objective!r}; leave one of the two"
             check(family != "ngram", "abilities.tasks", shown, mend)
-        mend = f"are asked of models that go on from a prompt ({' or '.join(PROMPTED)}), and none of these does"
-        check(any(objective in PROMPTED for _, objective in kinds), "abilities.tasks", shown, f"{mend}; leave them out")
         taken = {OWN_SET, *(each.name for each in self.eval_sets)}
         both = [each.name for each in self.abilities.chosen if each.name in taken]
         check(not both, "abilities.tasks", both, "has the name of an evaluation set; rename that one")
