@@ -15,7 +15,6 @@ MIXED = (
     "agreement",
     "addition",
     "addition_scratchpad",
-    "unscrambling",
     "lookup",
     "redefinition",
 )

@@ -95,9 +95,9 @@ class AbilitySet(NamedSet):
         rows = slice(part.first, part.first + part.rows)
         tokens = self.windows.tokens[rows, : part.width + 1]
         weights, prompts = self.windows.weights[rows, : part.width], self.prompts[rows]
-        counts = np.array([len(each) for each in part.choices])
+        counts = np.array([len(each) for each in part.choices], np.int64)
         places = [each.index(item.answer) for each, item in zip(part.choices, part.items, strict=True)]
-        right = np.cumsum(counts) - counts + places
+        right = np.cumsum(counts, dtype=np.int64) - counts + np.array(places, np.int64)
         read = prompted(tokens, prompts) if step.objective.noisy else tokens
         nats = by_window(step.token_losses, params, read, weights, step.row_devices)[0].sum(axis=1)
         (misses,) = by_window(step.window_misses, params, read[right], weights[right], step.row_devices)

@@ -272,7 +272,7 @@ class Study:
             check(self.rate_multipliers == (1.0,), "rate_multipliers", self.rate_multipliers, NO_RATE)
             check(not self.schedules, "schedules", self.schedules, NO_RATE)
 
-    def _check_abilities(self, kinds: list[tuple[Family, Objective]]) -> None:
+    def _check_abilities(self, kinds: list[tuple[str, str]]) -> None:
         """That there is a model that can be asked, and that tasks and texts can be told apart."""
         if self.corpus.task_text is not None:
             pairs = any(objective == "pairs" for _, objective in kinds)

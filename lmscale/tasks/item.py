@@ -42,7 +42,7 @@ class Item:
         if len(set(self.options)) < len(self.options):
             twice = next(each for each in self.options if self.options.count(each) > 1)
             raise InputError(f"options: {twice!r} is there twice; name it once")
-        if len(self.options) < 2:
+        if len(self.options) == 1:
             raise InputError(f"options: {self.options[0]!r} is the only one; give at least two, or none")
         if self.answer not in self.options:
             raise InputError(f"answer: {self.answer!r} is not among the options {', '.join(self.options)}; add it")

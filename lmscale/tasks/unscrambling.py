@@ -10,7 +10,7 @@ from lmscale.tasks.item import Item, Split, Task
 from lmscale.tasks.near import shuffled
 
 # Of five letters, no two of the same ones
-WORDS = (
+WORDS: tuple[str, ...] = (
     "about", "bread", "brown", "chair", "child", "cloud", "dance", "dream", "drink", "early", "field",
     "floor", "fruit", "glass", "grand", "green", "happy", "heavy", "horse", "house", "judge", "knife",
     "large", "light", "lucky", "metal", "money", "month", "mouth", "music", "never", "night", "ocean",

@@ -5,6 +5,7 @@ import math
 from functools import cache, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from analysis.errors import InputError
 from analysis.proportions import wilson
 from lmscale.abilities import Abilities
 from lmscale.ability_scores import ability_scores, edit_distance
-from lmscale.ability_sets import Trained, ability_sets
+from lmscale.ability_sets import AbilitySet, Trained, ability_sets
 from lmscale.assemble import from_shards
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import Corpus, EvalSet, FamilyGrid, PowerRule, Recipe, Size, Study, TaskText
@@ -245,6 +246,7 @@ def test_other_families_are_asked(family, objective, shards, known):
     assembly = from_shards(study(known, family=family, objective=objective, abilities=asked), shards)
     step = Step(assembly.plan[0], make_mesh(assembly.study.mesh), microbatches=1, steps_per_dispatch=8)
     params, (one,) = step.init(3).params, assembly.extra_sets
+    assert isinstance(one, AbilitySet)
     value = {score.metric: score.value for score in one.measure(step, params)}
     (part,) = one.asked
 
@@ -270,7 +272,7 @@ def test_a_prompt_is_what_a_prefix_model_reads():
     objective = Objective(name="prefix", encodes=False, vocab=259, eos_id=1, start_id=1, separator_id=None)
     windows = np.array([[1, 7, 8, 9, 5, 0, 0]] * 2, np.int32)
     weights = np.array([[0, 0, 0, 1, 0, 0]] * 2, np.float32)
-    example = objective(prompted(windows, np.array([3, 0])), weights)
+    example = objective(jnp.asarray(prompted(windows, np.array([3, 0]))), jnp.asarray(weights))
     assert np.asarray(example.prefix).tolist() == [[True] * 4 + [False] * 2, [True] + [False] * 5]
     assert np.asarray(example.weights).tolist() == weights.tolist()
 
