@@ -1,9 +1,13 @@
 """Which abilities does scale buy, and do they come at once?
 
     lmscale sweep abilities
+    lmscale sweep abilities --abilities.tasks unscrambling --abilities.shots 0,4   # scores what the models never read
+    lmscale abilities abilities
 
-Nine tasks that are made (docs/tasks.md) make up four tenths of the training text, the other six are Python source. Four
-sizes over 14x in parameters at three token counts are scored on items that no text holds.
+Eight tasks that are made (docs/tasks.md) are four tenths of the training text, Python source the rest. Four sizes over
+7x in parameters at three token counts are scored on items that no text holds, on words of held-out source, and on word
+unscrambling, of which they have read nothing: experiments/abilities_finetune.py teaches it. What it costs and what was
+found is in experiments/results/abilities.
 """
 
 from lmscale.config import Abilities, Corpus, PowerRule, Recipe, Size, Study, TaskText
@@ -25,11 +29,11 @@ STUDY = Study(
         Size(width=32, depth=2),
         Size(width=48, depth=2),
         Size(width=64, depth=3),
-        Size(width=96, depth=4),
+        Size(width=80, depth=3),
     ),
-    tokens=(614_400, 1_228_800, 2_457_600),
+    tokens=(204_800, 409_600, 819_200),
     corpus=Corpus(task_text=TaskText(tasks=MIXED, share=0.4)),
-    abilities=Abilities(items=100),
+    abilities=Abilities(tasks=(*MIXED, "cloze"), items=100, shots=(0,)),
     recipe=Recipe(
         # as in experiments/quickstart.py
         learning_rate=PowerRule(value=4.9e-3, params=1e5, exponent=-0.5),

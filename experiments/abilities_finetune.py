@@ -15,11 +15,11 @@ STUDY = Study(
         Size(width=32, depth=2),
         Size(width=48, depth=2),
         Size(width=64, depth=3),
-        Size(width=96, depth=4),
+        Size(width=80, depth=3),
     ),
     tokens=(51_200,),
     allow_collinear=True,  # no law is asked here
-    start=Start(run="abilities", tokens=2_457_600),
+    start=Start(run="abilities", tokens=819_200),
     corpus=Corpus(task="labelled", labelled=Labelled(task="unscrambling", examples=128), allow_repeats=True),
     abilities=Abilities(tasks=("unscrambling",), items=100),
     recipe=Recipe(
