@@ -5,7 +5,7 @@
     lmscale abilities abilities
 
 Eight tasks that are made (docs/tasks.md) are four tenths of the training text, Python source the rest. Four sizes over
-7x in parameters at three token counts are scored on items that no text holds, on words of held-out source, and on word
+8x in parameters at three token counts are scored on items that no text holds, on words of held-out source, and on word
 unscrambling, of which they have read nothing: experiments/abilities_finetune.py teaches it. What it costs and what was
 found is in experiments/results/abilities.
 """
