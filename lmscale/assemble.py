@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from analysis.errors import InputError
+from lmscale.ability_sets import AbilitySet, Trained, ability_sets, check_apart
 from lmscale.config import OWN_SET, Corpus, EvalSet, Study
 from lmscale.data.clean.prepared import BYTES
 from lmscale.data.loader import EvaluationSet, Loader, evaluation_set
@@ -17,6 +19,7 @@ from lmscale.data.prepare import ensure_prepared
 from lmscale.data.prepared import scored_with
 from lmscale.data.shards import Shards, Split, Vocabulary, open_shards
 from lmscale.data.slices import sliced
+from lmscale.data.sources import LABELLED
 from lmscale.data.subset import Subset
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet
@@ -27,7 +30,7 @@ from lmscale.plan import Portion, Text, Trajectory, make_plan
 from lmscale.pretrained import Pretrained, find_pretrained
 from lmscale.pseudo_likelihood import pseudo_likelihood_set
 from lmscale.recall import fact_set
-from lmscale.spans import NOISY
+from lmscale.spans import NOISY, PROMPTED
 from lmscale.translation import translations
 from lmscale.typed import check
 
@@ -153,6 +156,8 @@ def from_shards(
     check_mesh(plan, study.mesh, study.microbatches or 1)
     if study.corpus.facts is not None:
         sets.append(fact_set(study.corpus.facts, vocabulary, study.recipe.sequence))
+    if study.abilities is not None:
+        sets += _abilities(study, parts, vocabulary)
     if any(member.objective == "masked" for member in study.members):
         apart = study.recipe.documents == "apart"
         sets.append(pseudo_likelihood_set(headline, vocabulary.eos_id if apart else None))
@@ -253,6 +258,31 @@ def _separator_id(vocabulary: Vocabulary) -> int:
         "corpus.vocabulary",
     )
     return BYTE_OFFSET + SEPARATOR[0]
+
+
+def _abilities(study: Study, parts: OpenText, vocabulary: Vocabulary) -> list[AbilitySet]:
+    """The tasks that a study asks, and how much of each is in its training text."""
+    abilities, corpus = study.abilities, study.corpus
+    assert abilities is not None
+    check(
+        any(member.objective in PROMPTED for member in study.members),
+        "abilities.tasks",
+        list(abilities.tasks),
+        f"are asked of models that go on from a prompt ({' or '.join(PROMPTED)}), and none here does; leave them out",
+    )
+    written: Counter[str] = Counter()
+    for part in parts:
+        written.update(part.shards.manifest.get("task_bytes", {}))
+    total = sum(part.shards.train.total_bytes for part in parts)
+    trained = Trained(
+        shares={name: count / total for name, count in written.items()},
+        labelled={corpus.labelled.chosen.name: corpus.labelled.examples}
+        if study.start is not None and corpus.name == LABELLED
+        else {},
+    )
+    check_apart(abilities, corpus)
+    held = [part.shards.heldout for part in parts]
+    return ability_sets(abilities, trained, held, vocabulary, study.recipe.sequence)
 
 
 def _eval_set(study: Study, eval_set: EvalSet, text: OpenText, vocabulary: Vocabulary) -> NamedSet:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
+from lmscale.abilities import Abilities as Abilities
+from lmscale.abilities import Labelled as Labelled
+from lmscale.abilities import TaskText as TaskText
 from lmscale.corpora import NAME, NAME_RULE, OWN_SET, Corpus, EvalSet
 from lmscale.corpora import Bilingual as Bilingual  # what a study says of its text
 from lmscale.corpora import Chain as Chain
@@ -161,6 +164,7 @@ class Study:
     start: Start | None = None  # the run or study whose final parameters are trained on; none: from the seed alone
     eval_tokens: int = 131_072  # held-out tokens scored after each run, the same for every run
     eval_sets: tuple[EvalSet, ...] = ()  # further texts to score, also of runs that are done
+    abilities: Abilities | None = None  # tasks on which each run is scored, also those that are done
     headline: str = OWN_SET  # the set whose loss is `loss_nats` of runs.csv; it alone is part of a run's identity
     mesh: MeshConfig = field(default_factory=MeshConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
@@ -254,6 +258,7 @@ class Study:
                     str(self.corpus.facts),
                     f"are asked of causal networks, and this one is {family!r}, {objective!r}; leave one of the two",
                 )
+        self._check_abilities(kinds)
         if "ngram" not in {family for family, _ in kinds}:
             return
         after = "needs parameters, and those of an n-gram, its stored counts, are known after counting"
@@ -266,6 +271,23 @@ class Study:
         if self.family == "ngram":
             check(self.rate_multipliers == (1.0,), "rate_multipliers", self.rate_multipliers, NO_RATE)
             check(not self.schedules, "schedules", self.schedules, NO_RATE)
+
+    def _check_abilities(self, kinds: list[tuple[str, str]]) -> None:
+        """That there is a model that can be asked, and that tasks and texts can be told apart."""
+        if self.corpus.task_text is not None:
+            pairs = any(objective == "pairs" for _, objective in kinds)
+            share = self.corpus.task_text.share
+            mend = "is no text of pairs, which objective 'pairs' needs; leave one of the two"
+            check(not pairs, "corpus.task_text.share", share, mend)
+        if self.abilities is None:
+            return
+        shown = list(self.abilities.tasks)
+        for family, objective in kinds:
+            mend = f"are asked of networks, and this one is {family!r}, {objective!r}; leave one of the two"
+            check(family != "ngram", "abilities.tasks", shown, mend)
+        taken = {OWN_SET, *(each.name for each in self.eval_sets)}
+        both = [each.name for each in self.abilities.chosen if each.name in taken]
+        check(not both, "abilities.tasks", both, "has the name of an evaluation set; rename that one")
 
     @property
     def members(self) -> tuple[Study, ...]:

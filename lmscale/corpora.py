@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
+from lmscale.abilities import Labelled, TaskText
 from lmscale.data.clean.settings import Cleaning
 from lmscale.data.facts import FACTS_SET, Facts
 from lmscale.data.vocabulary_kind import VocabularyKind
@@ -124,10 +125,10 @@ class Bilingual:
 class Corpus:
     """What is trained on: a seqio Task or Mixture, a corpus that comes with lmscale, or files named by the user.
 
-    `task` is `python_source`, `package_source`, `lexicon`, `chain`, `bilingual`, `tfds:NAME[/CONFIG][:VERSION]`,
-    `hf:PATH[:CONFIG][@REVISION]` (a folder, or a name on the hub) or what `module` registers. `files` are read by their
-    ending: JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), integers (.npy, .bin), anything else as UTF-8 text;
-    text and JSON lines also as .gz.
+    `task` is `python_source`, `package_source`, `lexicon`, `chain`, `bilingual`, `labelled`,
+    `tfds:NAME[/CONFIG][:VERSION]`, `hf:PATH[:CONFIG][@REVISION]` (a folder, or a name on the hub) or what `module`
+    registers. `files` are read by their ending: JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), integers
+    (.npy, .bin), anything else as UTF-8 text; text and JSON lines also as .gz.
     """
 
     task: str = "python_source"
@@ -151,8 +152,10 @@ class Corpus:
     lexicon: Lexicon = field(default_factory=Lexicon)  # what the task `lexicon` is made of
     chain: Chain = field(default_factory=Chain)  # what the task `chain` is made of
     bilingual: Bilingual = field(default_factory=Bilingual)  # what the task `bilingual` is made of
+    labelled: Labelled = field(default_factory=Labelled)  # what the task `labelled` is made of
     cleaning: Cleaning | None = None  # of lmscale's own sources of text; none: as they are
     facts: Facts | None = None  # planted into the training text of a built-in corpus or of files
+    task_text: TaskText | None = None  # documents of tasks among those to train on, of a built-in corpus or of files
 
     def __post_init__(self) -> None:
         normalise(self, "corpus.")
@@ -183,6 +186,16 @@ class Corpus:
             str(self.facts),
             f"is asked in bytes, and the text is read as {self.vocabulary!r}; leave out corpus.vocabulary",
         )
+        if self.task_text is not None:
+            name, share = "corpus.task_text.share", self.task_text.share
+            check(
+                bool(self.files) or self.task in ("python_source", "package_source"),
+                name,
+                share,
+                f"cannot be mixed into {self.task!r}; mix it into text files (--corpus.files)",
+            )
+            mend = "and corpus.cleaning, which might drop such text; leave one of the two (clean first, into files)"
+            check(self.cleaning is None, name, share, mend)
         check(0 < self.heldout < 0.5, "corpus.heldout", self.heldout, "must lie between 0 and 0.5")
         check(bool(self.task), "corpus.task", self.task, "must name a seqio Task")
         check(len(self.packages) > 0, "corpus.packages", self.packages, "must name at least one installed package")
@@ -201,7 +214,8 @@ class Corpus:
     @property
     def name(self) -> str:
         """The corpus in tables and folder names."""
-        return ("files" if self.files else self.task) + "_facts" * (self.facts is not None)
+        added = "_facts" * (self.facts is not None) + "_tasks" * (self.task_text is not None)
+        return ("files" if self.files else self.task) + added
 
     @property
     def trained(self) -> VocabularyKind | None:

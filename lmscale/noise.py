@@ -1,8 +1,8 @@
 """Numbers that windows carry where an objective draws at random: a window's noise is a function of its number.
 
 In training the number follows from (seed, sample), as the window does; in evaluation from the window's place in its
-set, or it asks for one token alone. So noise is the same wherever a row is computed, whenever a run is resumed, and for
-every model that is evaluated.
+set, or it asks for one token alone, or for what follows a prompt. So noise is the same wherever a row is computed,
+whenever a run is resumed, and for every model that is evaluated.
 """
 
 from __future__ import annotations
@@ -35,3 +35,10 @@ def numbered(windows: NDArray[np.int32], seed: int, samples: NDArray[np.int64]) 
 def asking_for(windows: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int32]:
     """Windows [M, S + 1] in which one target each is masked, and nothing else: a number below 0 says which."""
     return np.concatenate([windows, -1 - places[:, None].astype(np.int32)], axis=1)
+
+
+def prompted(windows: NDArray[np.int32], prompts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Windows [M, S + 1] that are read up to so many targets each, at least none, and written from there on: a number
+    below 0 says it.
+    """
+    return np.concatenate([windows, -1 - prompts[:, None].astype(np.int32)], axis=1)

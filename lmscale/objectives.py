@@ -78,7 +78,8 @@ class Objective:
                 return Example(written.inputs, written.targets, written.weights, source=source)
             case "prefix":
                 length = jnp.full(len(targets), targets.shape[1]) if real is None else jnp.sum(real, axis=1)
-                cut = 1 + jnp.floor(jax.vmap(jax.random.uniform)(keys) * length).astype(jnp.int32)
+                drawn = 1 + jnp.floor(jax.vmap(jax.random.uniform)(keys) * length).astype(jnp.int32)
+                cut = jnp.where(numbers < 0, -numbers, drawn)
                 place = jnp.arange(targets.shape[1])
                 inputs = opened(windows[:, :-1], self.eos_id)
                 return self._halved(inputs, targets, weights, place < cut[:, None], place >= cut[:, None] - 1)

@@ -11,6 +11,7 @@ MASKED_SHARE = 0.15  # Devlin et al. 2019 (arXiv:1810.04805), Sec. 3.1
 SPAN_SHARE = 0.15  # Raffel et al. 2020 (JMLR 21:140), Sec. 3.3.4
 SPAN_TOKENS = 3.0  # mean length of a span: the same
 
+PROMPTED: tuple[Objective, ...] = ("causal", "prefix")  # of models that go on from a prompt
 NOISY: tuple[Objective, ...] = ("masked", "prefix", "spans")  # windows carry numbers, from which noise is drawn
 
 OBJECTIVES_OF: dict[Family, tuple[Objective, ...]] = {

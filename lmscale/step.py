@@ -127,7 +127,7 @@ class Step:
 
         self.write_on = jax.jit(
             self._written,
-            in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding),
+            in_shardings=(self.state_shardings.params, self.rows_sharding, self.rows_sharding, replicated, replicated),
             out_shardings=replicated,
         )
 
@@ -249,29 +249,33 @@ class Step:
         places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, weights)]
         return self.miss(params, *places)
 
-    def _written(self, params: Any, windows: Array, given: Array) -> tuple[Int[Array, "B T"]]:
-        row, last = jnp.arange(len(windows)), windows.shape[1] - 2  # the last target
-        end = self.objective.start_id  # stands before a document and ends it
+    def _written(self, params: Any, windows: Array, given: Array, end: Array, most: Array) -> tuple[Int[Array, "B T"]]:
+        row, last = jnp.arange(len(windows)), given.shape[1] - 1  # the last target
+        first = jnp.sum(given, axis=1).astype(jnp.int32)
+        start_id = self.objective.start_id  # stands before a document and ends it
 
         def one(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             windows, place, writing = carry
             logits = self.apply(params, self.objective(windows))[row, place]
             token = jnp.where(writing, jnp.argmax(logits, axis=-1), windows[row, place + 1])
             windows = windows.at[row, place + 1].set(token.astype(windows.dtype))
-            writing = writing & (token != end) & (place < last)
+            writing = writing & (token != end) & (token != start_id) & (place < last) & (place + 1 - first < most)
             return windows, place + writing, writing
 
-        place = jnp.sum(given, axis=1).astype(jnp.int32)
-        start = windows, place, place > 0
-        return (jax.lax.while_loop(lambda carry: jnp.any(carry[2]), one, start)[0][:, 1:],)
+        start = windows, first, first > 0
+        written = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), one, start)[0]
+        return (written[:, 1 : 1 + given.shape[1]],)
 
-    def written(self, params: Any, windows: np.ndarray, given: np.ndarray) -> tuple[Int[Array, "B T"]]:
-        """Targets of windows [B, T + 1] of which the first are given, as `given` [B, T] says, and each after them is
-        the likeliest token, up to end-of-sequence or the end of the window. Rows with none given are left. A whole pass
-        a token: nothing is kept from one to the next.
+    def written(
+        self, params: Any, windows: np.ndarray, given: np.ndarray, *, end: int | None = None, most: int | None = None
+    ) -> tuple[Int[Array, "B T"]]:
+        """Targets of windows [B, C] of which the first are given, as `given` [B, T] says, and each after them is the
+        likeliest token, up to end-of-sequence, the token `end`, `most` tokens or the end of the window. Rows with none
+        given are left. A whole pass a token: nothing is kept from one to the next.
         """
         places = [place(x, self.rows_sharding, 0, len(x)) for x in (windows, given)]
-        return self.write_on(params, *places)
+        stops = self.objective.start_id if end is None else end, given.shape[1] if most is None else most
+        return self.write_on(params, *places, *map(np.int32, stops))
 
     def put(self, windows: np.ndarray) -> Array:
         """Windows [k <= K, B, C], or of a stack [R, k <= K, B, C], on the mesh, padded to K.

@@ -39,6 +39,7 @@ class Reading:
     total: int = 0
     done: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    task_bytes: Counter[str] = field(default_factory=Counter)  # to train on that are text of a task, by its name
     examples: dict[str, str] = field(default_factory=dict)
 
     def bad(self, reason: str, message: str) -> None:

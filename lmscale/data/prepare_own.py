@@ -104,6 +104,7 @@ def _about(place: Place, reading: Reading, ledger: Ledger, dropped: int) -> dict
         "task": corpus.name,
         "heldout": corpus.heldout,
         "entropy_nats": sources.entropy_nats(corpus),
+        "task_bytes": dict(sorted(reading.task_bytes.items())),
         "cleaning": ledger.as_json() if corpus.cleaning is not None else None,
         "source": {
             "fingerprint": now,

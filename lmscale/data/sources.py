@@ -16,21 +16,24 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
-from lmscale.data import bilingual, chain, hub, lexicon, tfds_folder
+from lmscale.data import bilingual, chain, hub, labelled, lexicon, task_text, tfds_folder
 from lmscale.data.document import Document, Reading
 from lmscale.data.hub import hub_documents
 from lmscale.data.pair_files import pair_documents
 from lmscale.data.planting import plant
 from lmscale.data.python_source import list_package_source, list_python_source, python_documents
+from lmscale.data.task_text import mix_in
 from lmscale.data.text_files import json_documents, parquet_documents, text_documents
 from lmscale.data.token_files import token_documents
+from lmscale.typed import check
 
 __all__ = ["BUILT_IN", "Document", "Survey", "documents", "entropy_nats", "holds_integers", "is_own", "survey"]
 
-LEXICON, CHAIN, BILINGUAL = MADE = (
+LEXICON, CHAIN, BILINGUAL, LABELLED = MADE = (
     "lexicon",
     "chain",
     "bilingual",
+    "labelled",
 )  # of the modules of these names, by settings of a corpus
 BUILT_IN = ("python_source", "package_source", *MADE)
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
@@ -86,6 +89,15 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
             bad and `corpus.on_bad` is not `skip`.
     """
     reading = reading or Reading(on_bad=corpus.on_bad)
+    if corpus.task_text is not None:
+        base = replace(corpus, task_text=None)
+        check(
+            not holds_integers(base),
+            "corpus.task_text.share",
+            corpus.task_text.share,
+            "is of text, but the files hold integers; leave it out",
+        )
+        return mix_in(documents(base, reading), corpus.task_text, corpus.heldout, corpus.slices, reading)
     if corpus.facts is not None:
         base, passes = replace(corpus, facts=None), iter((Reading(on_bad=corpus.on_bad), reading))
         return plant(lambda: documents(base, next(passes)), corpus.facts, corpus.heldout)
@@ -103,6 +115,8 @@ def documents(corpus: Corpus, reading: Reading | None = None) -> Iterator[Docume
         return chain.documents(corpus.chain, reading)
     if corpus.task == BILINGUAL:
         return bilingual.documents(corpus.bilingual, reading)
+    if corpus.task == LABELLED:
+        return labelled.documents(corpus.labelled, corpus.heldout, reading)
     return python_documents(_python_files(corpus)[0], corpus, reading)
 
 
@@ -111,6 +125,9 @@ def survey(corpus: Corpus) -> Survey:
 
     Raises InputError for one that is missing or unreadable, and for slices that the source does not have.
     """
+    if corpus.task_text is not None:
+        found = survey(replace(corpus, task_text=None))
+        return replace(found, fingerprint=f"{found.fingerprint} {task_text.fingerprint(corpus.task_text)}")
     if corpus.facts is not None:
         found = survey(replace(corpus, facts=None))
         told = f"{found.fingerprint} {asdict(corpus.facts)}"
@@ -132,6 +149,8 @@ def survey(corpus: Corpus) -> Survey:
     if corpus.task == BILINGUAL:
         size = corpus.bilingual.sentences * bilingual.PAIR_BYTES
         return Survey(fingerprint=bilingual.fingerprint(corpus.bilingual), size=size)
+    if corpus.task == LABELLED:
+        return Survey(fingerprint=labelled.fingerprint(corpus.labelled), size=labelled.LEAST_BYTES)
     if corpus.task == CHAIN:
         return Survey(fingerprint=chain.fingerprint(corpus.chain), size=4 * corpus.chain.tokens)
     if corpus.task == LEXICON:

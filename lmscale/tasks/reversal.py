@@ -1,0 +1,27 @@
+"""Reversal: the letters backwards. `turn gbhf:fhbg`"""
+
+from __future__ import annotations
+
+from lmscale.tasks.copying import ALPHABET, SHORTEST, length
+from lmscale.tasks.draws import Draws
+from lmscale.tasks.item import Item, Split, Task
+from lmscale.tasks.near import near_strings, shuffled
+
+
+def make(draws: Draws, longest: int, split: Split) -> Item:
+    word = draws.letters(ALPHABET, length(draws, longest, split))
+    answer = word[::-1]
+    options = shuffled(draws, answer, near_strings(draws, answer, 3, ALPHABET))
+    return Item(prompt=f"turn {word}:", answer=answer, options=options, chance=1 / 4)
+
+
+REVERSAL = Task(
+    name="reversal",
+    about="a string of 8 letters is written backwards",
+    outside="strings are one or two letters longer",
+    difficulty=5,
+    measure="letters of the longest string",
+    least=SHORTEST,
+    most=32,
+    make=make,
+)
