@@ -69,6 +69,7 @@ bench: setup
 	$(VENV)/bin/python tests/bench/engine.py
 	$(VENV)/bin/python tests/bench/replicas.py
 	$(VENV)/bin/python tests/bench/families.py
+	$(VENV)/bin/python tests/bench/generate.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
 	$(VENV)/bin/python tests/bench/plan.py
 	$(VENV)/bin/python tests/bench/prepare.py
 	$(VENV)/bin/python tests/bench/tokenizers.py
