@@ -5,7 +5,7 @@
     lmscale abilities abilities
 
 Eight tasks that are made (docs/tasks.md) are four tenths of the training text, Python source the rest. Four sizes over
-8x in parameters at three token counts are scored on items that no text holds, on words of held-out source, and on word
+8x in parameters at five token counts are scored on items that no text holds, on words of held-out source, and on word
 unscrambling, of which they have read nothing: experiments/abilities_finetune.py teaches it. What it costs and what was
 found is in experiments/results/abilities.
 """
@@ -31,7 +31,7 @@ STUDY = Study(
         Size(width=64, depth=3),
         Size(width=80, depth=3),
     ),
-    tokens=(204_800, 409_600, 819_200),
+    tokens=(204_800, 409_600, 819_200, 1_638_400, 3_276_800),
     corpus=Corpus(task_text=TaskText(tasks=MIXED, share=0.4)),
     abilities=Abilities(tasks=(*MIXED, "cloze"), items=100, shots=(0,)),
     recipe=Recipe(
