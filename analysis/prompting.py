@@ -77,7 +77,9 @@ class Prompting:
         if len(never) == len(self.sizes):
             return f"prompt: up to {most} labelled examples fine-tuning overtakes the best prompt at no size"
         if not found and not never:
-            return f"fine-tune: from {least} labelled examples on it beats the best prompt at every size"
+            surely = max(size.high for size in self.sizes)
+            until = "" if surely == 0 else f" (95 % intervals reach to {end_text(surely, most)})"
+            return f"fine-tune: from {least} labelled examples on it beats the best prompt at every size{until}"
         said = []
         if found:
             ends = min(s.crossing for s in found), max(s.crossing for s in found)
