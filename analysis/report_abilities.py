@@ -24,7 +24,8 @@ def ability_charts(report: Report) -> list[Chart]:
 
 
 def _look(i: int) -> dict:
-    return {"color": COLOURS[i % len(COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7}
+    turn = i // len(COLOURS)  # the seventh has the first colour again, and another shape
+    return {"color": COLOURS[i % len(COLOURS)], "symbol": SYMBOLS[(i + turn) % len(SYMBOLS)], "size": 7}
 
 
 def _span(low: float, high: float) -> str:
