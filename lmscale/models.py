@@ -43,11 +43,12 @@ class Block(nn.Module):
         scale = 1.0 / (2 * s.depth)  # variance of the residual branches: Radford et al. 2019, Sec. 2.3
         way, rotary = way_of(self.mesh.devices.flat[0], x.dtype, s.head_size), s.positions == 0
         attention = Attention(s.heads, s.head_size, scale, self.causal, rotary, way, self.mesh, name="attention")
-        x = x + attention(RMSNorm(name="attention_norm")(x), sight)
+        norm = of_norm(self.mesh)
+        x = x + attention(norm(name="attention_norm")(x), sight)
         if self.crossed:
             cross = CrossAttention(s.heads, s.head_size, scale, way, self.mesh, name="cross_attention")
-            x = x + cross(RMSNorm(name="cross_attention_norm")(x), source, across)
-        x = x + FeedForward(s.feedforward, scale, name="feedforward")(RMSNorm(name="feedforward_norm")(x))
+            x = x + cross(norm(name="cross_attention_norm")(x), source, across)
+        x = x + FeedForward(s.feedforward, scale, name="feedforward")(norm(name="feedforward_norm")(x))
         return constrain(x, self.mesh, "batch", None, None), None
 
 
@@ -86,6 +87,13 @@ class Tables:
             x = x + self.positions[rows.positions]
         x = x * jnp.asarray(self.shape.width**0.5, self.dtype)
         return constrain(x, self.mesh, "batch", None, None)
+
+
+def of_norm(mesh: Mesh) -> Any:
+    """RMSNorm; on a TPU made again in the backward pass, or its float32 of every layer is kept: twice the width, twice
+    over, in place of an input that is kept anyway (docs/aot.md).
+    """
+    return nn.remat(RMSNorm) if mesh.devices.flat[0].platform == "tpu" else RMSNorm
 
 
 def again(block: Any, remat: Remat, scanned: bool) -> Any:
