@@ -116,9 +116,10 @@ def read_abilities(
         found = wanted
     if metric is not None:
         found = [_led_by(ability, metric) for ability in found if metric in ability.metrics or task is not None]
+        found = [ability for ability in found if np.isfinite(ability.main.value).any()]
         if not found:
             raise InputError(f"metric: no task of {source} has {metric!r}; choose another, such as accuracy")
-    return tuple(found)
+    return tuple(map(_whole, found))
 
 
 def scored(path: Path, table: Table) -> bool:
@@ -130,6 +131,17 @@ def scored(path: Path, table: Table) -> bool:
         if {*whole["run_id"]} & {*texts(table.frame, "run_id")}:
             return True
     return any(_task_of(str(name)) for name in table.frame.columns)
+
+
+def _whole(ability: Ability) -> Ability:
+    """The runs that have the main metric, and the other metrics that all of these have."""
+    has = np.isfinite(ability.main.value)
+    kept = {}
+    for name, each in ability.metrics.items():
+        if np.isfinite(each.value[has]).all():
+            cut = {key: getattr(each, key)[has] for key in ("value", "stderr", "low", "high")}
+            kept[name] = replace(each, **cut)
+    return replace(ability, table=replace(ability.table.keep(has), excluded=(), notes=()), metrics=kept)
 
 
 def _led_by(ability: Ability, metric: str) -> Ability:
@@ -228,7 +240,9 @@ def _task_of(column: str) -> tuple[str, str] | None:
 def _metric(name: str, value: Array, stderr: Array, low: Array, high: Array, chance: float | None) -> Metric:
     """Raises InputError for a share outside 0 to 1. An interval that is not told is two standard errors wide."""
     if name in SHARES:
-        require_shares(name, value)
+        require_shares(name, value[np.isfinite(value)])
+    if name == "perplexity" and (value <= 0).any():
+        raise InputError(f"perplexity: {value[value <= 0][0]:g} is not positive; mend it")
     half = 1.959964 * stderr
     low, high = np.where(np.isfinite(low), low, value - half), np.where(np.isfinite(high), high, value + half)
     if name in SHARES:

@@ -12,7 +12,7 @@ from analysis.laws import Chinchilla
 from analysis.links import Exponential, Sigmoid
 from analysis.sharpness import Sharpness, every_sharpness
 from analysis.table import Table
-from analysis.two_stage import HeldOutScore, TwoStage, fit_loss, judge, require_told, two_stage
+from analysis.two_stage import HeldOutScore, TwoStage, fit_loss, held_out_scores, require_told, two_stage
 from analysis.uncertainty import require_resamples
 
 HELD_OUT = 0.15  # share of the runs, those of largest compute, that both stages predict from the others
@@ -133,22 +133,10 @@ def _laws(ability: Ability, losses: _Losses) -> tuple[tuple[Staged, ...], str]:
             why = str(error)
             continue
         try:
-            held, reason = _held_out(stages, losses), ""
+            holdout = max(1, round(HELD_OUT * len(stages.table)))
+            held, reason = held_out_scores(stages, losses.of, holdout), ""
         except InputError as error:
             held, reason = (), str(error)
         found.append(Staged(stages=stages, held_out=held, why=reason))
     found.sort(key=lambda each: each.stages.link.scatter)
     return tuple(found), "" if found else why
-
-
-def _held_out(stages: TwoStage, losses: _Losses) -> tuple[HeldOutScore, ...]:
-    """The runs of largest compute, from both stages fitted to the others."""
-    table = stages.table
-    compute = table.flops_6nd
-    count = max(1, round(HELD_OUT * len(table)))
-    out = compute >= sorted(compute)[-count] * (1 - 1e-9)
-    seen = table.keep(~out)
-    fitted = losses.of(seen)
-    chance = getattr(stages.link.link, "chance", None)
-    return judge(two_stage(fitted, seen, stages.scores[~out], form=stages.form, chance=chance), table.keep(out),
-                 stages.scores[out])  # fmt: skip

@@ -42,12 +42,16 @@ def emergence_text(result: Emergence) -> str:
     ]
     notes = {warning for a in result.tasks for each in a.laws[:1] for warning in each.stages.fit.warnings}
     lines += [f"first stage: {note}" for note in sorted(notes)]
-    lines += ["", f"KINDS OF SCALING  against {against}, at {LEVEL:.0%} over all tests (Holm)"]
+    lines += ["", f"KINDS OF SCALING  against {against}, at {LEVEL:.0%} over all tests of these tasks (Holm)"]
     lines += columns(
         ("task", "kind", "change", "95 % interval", "p of no trend", "p of no turn", "why"),
         [kind_row(answer) for answer in result.tasks],
     )
-    lines += ["", f"JUMPS  against {against}; p of a smooth change and of a step, each rejected below {SHARP_LEVEL:g}"]
+    how = f"each rejected below {SHARP_LEVEL:g}; runs are taken as independent"
+    lines += [
+        "",
+        f"JUMPS  against {against}; p of a smooth change and of a step, {how}",
+    ]
     rows = [row for answer in result.tasks if answer.sharpness for row in _jump_rows(answer.sharpness, result.against)]
     if rows:
         lines += columns(("task", "metric", "p smooth", "p step", "best step at", "verdict"), rows)

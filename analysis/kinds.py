@@ -124,10 +124,11 @@ def two_lines(x: Array, y: Array, groups: Sequence[str], other: Array | None = N
     to give the weaker more runs. None where either side has fewer than LEAST_SIDE scales, and where both lines rise or
     both fall.
     """
-    scales = np.unique(np.round(x, 6))
+    x = np.round(x, 6)  # a break is compared with scales as they are told apart
+    scales = np.unique(x)
     if len(scales) < 2 * LEAST_SIDE:
         return None
-    inner = scales[LEAST_SIDE - 1 : len(scales) - LEAST_SIDE + 1]
+    inner = scales[LEAST_SIDE - 1 : len(scales) - LEAST_SIDE]  # a break belongs to its left side
     centred = (x - x.mean()) / np.ptp(x)
     other = np.empty((len(x), 0)) if other is None else other
     design = np.column_stack([np.vander(centred, 4), other])

@@ -211,4 +211,7 @@ def draw_colour_bar(figure: Figure, axes: Axes, norm: Any) -> None:
 
 
 def draw_legend(figure: Figure) -> None:
+    """Of all that is labelled in a figure, if anything is."""
+    if not any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+        return
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)

@@ -28,7 +28,9 @@ USUAL_ITEMS = 100  # behind a score that does not say how many, for its errors
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A score at a number of examples: the mean over `runs`, its 95 % interval (Wilson, over their items together)."""
+    """A score at a number of examples: the mean over `runs`, its 95 % interval (Wilson, over the items of one run: all
+    are asked the same).
+    """
 
     examples: int
     score: float
@@ -190,9 +192,10 @@ def _point(examples: int, scores: Array, items: Array) -> Point | None:
     has = np.isfinite(scores)
     if not has.any():
         return None
-    total = int(items[has].sum())
-    hits = round(float((scores * items)[has].sum()))
-    return Point(examples=examples, score=hits / total, interval=wilson(hits, total), items=total, runs=int(has.sum()))
+    asked = int(items[has].min())  # of each run the same, so that more runs are no more items
+    score = float(np.average(scores[has], weights=items[has]))
+    interval = wilson(round(score * asked), asked)
+    return Point(examples=examples, score=score, interval=interval, items=asked, runs=int(has.sum()))
 
 
 def _crossing(
@@ -207,7 +210,7 @@ def _crossing(
     ahead = float(np.isfinite(crossing))
     if bootstrap:
         prompted = np.stack([_drawn(point, 0.0, bootstrap, rng) for point in shots], axis=1).max(axis=1)
-        seeds = _between([scores for scores in runs if len(scores) > 1], tuned)
+        seeds = _between([scores for scores in runs if len(scores) > 1])
         learned = np.stack([_drawn(point, seeds, bootstrap, rng) for point in tuned], axis=1)
         found = np.array([overtakes(counts, each, one) for each, one in zip(learned, prompted, strict=True)])
         ends = np.where(np.isinf(found), 1e300, found)
@@ -218,13 +221,13 @@ def _crossing(
                     high=high, ahead=ahead)  # fmt: skip
 
 
-def _between(groups: Sequence[Array], tuned: Sequence[Point]) -> float:
-    """Variance between runs of one count beyond that of their items, 0 where no count has several."""
+def _between(groups: Sequence[Array]) -> float:
+    """Variance between runs of one count, 0 where no count has several. All are asked the same items, which therefore
+    take no part in it.
+    """
     if not groups:
         return 0.0
-    pooled = sum(float(np.var(g, ddof=1)) * (len(g) - 1) for g in groups) / sum(len(g) - 1 for g in groups)
-    score, per_run = tuned[-1].score, tuned[-1].items / tuned[-1].runs
-    return max(pooled - score * (1 - score) / per_run, 0.0)
+    return sum(float(np.var(g, ddof=1)) * (len(g) - 1) for g in groups) / sum(len(g) - 1 for g in groups)
 
 
 def _drawn(point: Point, between: float, count: int, rng: np.random.Generator) -> Array:

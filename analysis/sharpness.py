@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.special import fdtrc
 
-from analysis.abilities import Ability, Metric, beside, better, growing
+from analysis.abilities import MAIN, Ability, Metric, beside, better, growing
 from analysis.chart import counted
 from analysis.errors import InputError
 from analysis.laws import Array
@@ -204,7 +204,8 @@ def _jump(curves: _Curves, metric: Metric, items: int, draws: int, rng: np.rando
     designs = curves.designs
     left = max(len(y) - designs.shape[2] - 2, 1)
     # errors over items are the least there is: runs differ by their seeds as well, by as much as they are seen to
-    excess = np.sqrt(max(best / left, 1.0 if np.isfinite(metric.stderr).all() or items else 0.0))
+    known = np.isfinite(metric.stderr).all() or (items and metric.name in MAIN)
+    excess = np.sqrt(max(best / left, 1.0 if known else 0.0))
     flat = float(np.sum(((y - np.average(y, weights=sd**-2)) / sd) ** 2))
     more = designs.shape[2] + 1  # beside the mean: the columns of the curve, its middle and its width
     told = bool(fdtrc(more, left, (flat / best - 1) * left / more) < LEVEL)
@@ -225,18 +226,21 @@ def _jump(curves: _Curves, metric: Metric, items: int, draws: int, rng: np.rando
 
 
 def errors_over_items(metric: Metric, items: int) -> Array:
-    """Standard errors [n] of a metric's runs; those that are not told, or zero because all items went alike, are set.
+    """Standard errors [n] of a metric's runs, of a perplexity those of its logarithm (`better`).
 
-    A share of no or all of n items has that of (k + 1) / (n + 2); without a number of items, a third of the median.
+    Those that are not told, or zero because all items went alike, are set: a share of no or all of n items has that of
+    (k + 1) / (n + 2); without a number of items, a third of the median.
     """
     stderr = np.where(metric.stderr > 0, metric.stderr, np.nan)
-    if items and metric.name in ("accuracy", "exact_match"):
+    if metric.name == "perplexity":
+        stderr = stderr / metric.value
+    if items and metric.name in MAIN:
         hits = np.rint(metric.value * items)
         share = (hits + 1) / (items + 2)
         return np.fmax(np.nan_to_num(stderr), np.sqrt(share * (1 - share) / items))
     known = stderr[np.isfinite(stderr)]
     if known.size == 0:
-        return np.full(stderr.shape, max(float(np.std(metric.value)), 1e-12))
+        return np.full(stderr.shape, max(float(np.std(better(metric))), 1e-12))
     return np.fmax(np.nan_to_num(stderr), float(np.median(known)) / 3)
 
 

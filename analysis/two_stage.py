@@ -1,5 +1,6 @@
 """Two stages from compute to a task: (N, D) -> loss by a fitted law, loss -> error by a link, with both resampled."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -111,30 +112,18 @@ def two_stage(fitted: Fit, table: Table, scores: Array, *, form: str, chance: fl
     return TwoStage(form=form, fit=fitted, link=link, table=table, scores=scores)
 
 
-def held_out_scores(
-    table: Table,
-    scores: Array,
-    *,
-    form: str,
-    chance: float | None,
-    holdout: int,
-    law: str = Chinchilla.name,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> tuple[HeldOutScore, ...]:
-    """Fit both stages below a compute and predict the `holdout` runs above it, with those that tie with the least.
+def held_out_scores(stages: TwoStage, fitted: Callable[[Table], Fit], holdout: int) -> tuple[HeldOutScore, ...]:
+    """The `holdout` runs of largest compute, with those that tie with the least, from both stages fitted to the others.
 
-    Raises InputError as both stages do.
+    fitted: a table to the law of its loss, such as `fit_loss`. Raises InputError as both stages do.
     """
-    compute = table.flops_6nd
-    if not 1 <= holdout < len(table):
-        raise InputError(f"holdout: {holdout} of {len(table)} runs; give at least 1 and fewer than there are")
+    compute, chance = stages.table.flops_6nd, getattr(stages.link.link, "chance", None)
+    if not 1 <= holdout < len(compute):
+        raise InputError(f"holdout: {holdout} of {len(compute)} runs; give at least 1 and fewer than there are")
     out = compute >= np.sort(compute)[-holdout] * (1 - 1e-9)
-    seen = table.keep(~out)
-    stages = two_stage(
-        fit_loss(seen, law, bootstrap=bootstrap, seed=seed), seen, scores[~out], form=form, chance=chance
-    )
-    return judge(stages, table.keep(out), scores[out])
+    seen = stages.table.keep(~out)
+    others = two_stage(fitted(seen), seen, stages.scores[~out], form=stages.form, chance=chance)
+    return judge(others, stages.table.keep(out), stages.scores[out])
 
 
 def judge(stages: TwoStage, table: Table, scores: Array) -> tuple[HeldOutScore, ...]:

@@ -55,11 +55,11 @@ def test_every_kind_in_a_study_whose_runs_differ_in_shape(tmp_path):
     assert found == {"lookup": "rising", "guess": "flat", "redefine": "falling", "unlearn": "U-shaped", "flat": "flat"}
 
 
-@pytest.mark.parametrize("shape", ["hinge", "saturating", "sigmoid"])
+@pytest.mark.parametrize("shape", ["straight", "hinge", "saturating", "sigmoid"])
 def test_a_bend_is_no_turn(shape):
     """What a parabola would have to call a turn: flat at chance and then rising, or rising and then flat."""
     x = np.linspace(0, 6, 20)
-    y = {"hinge": 0.4 * np.maximum(x - 3, 0) / 3, "saturating": 0.4 * (1 - np.exp(-x)),
+    y = {"straight": 0.1 * x, "hinge": 0.4 * np.maximum(x - 3, 0) / 3, "saturating": 0.4 * (1 - np.exp(-x)),
          "sigmoid": 0.6 / (1 + np.exp(-3 * (x - 4)))}[shape]  # fmt: skip
     seen = 0
     for seed in range(24):
@@ -70,6 +70,19 @@ def test_a_bend_is_no_turn(shape):
     if shape == "hinge":
         assert parabola[0] > 0
         assert 0 < -parabola[1] / (2 * parabola[0]) < 6  # which turns within the data
+
+
+def test_a_rise_over_a_grid_of_sizes_and_tokens_is_no_turn():
+    """Scales that are no even ladder, and differ in shape; errors of 100 items, runs of four trajectories."""
+    n, d = np.repeat([33e3, 68e3, 165e3, 252e3], 5), np.tile([0.2e6, 0.4e6, 0.8e6, 1.6e6, 3.3e6], 4)
+    x, shape = np.log(6 * n * d), np.log(d / n)
+    share, groups = 0.3 + 0.5 * (x - x.min()) / np.ptp(x), [str(size) for size in n]
+    seen = 0
+    for seed in range(40):
+        y = np.random.default_rng(seed).binomial(100, share) / 100
+        turn = two_lines(x, y, groups, (shape - shape.mean())[:, None])
+        seen += turn is not None and turn.p_value < 0.05
+    assert seen <= 6  # of 40 at 5 %: more is 1 in 300
 
 
 def test_many_tasks_need_more_to_be_named():

@@ -1,5 +1,7 @@
 """From compute to a task in two stages: planted links found again, the same as another library's, and refusals."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,7 +61,9 @@ def test_larger_runs_are_predicted_from_smaller_ones():
     table = grid(0.004)
     rng = np.random.default_rng(2)
     scores = rng.binomial(1000, sigmoid(LAW.predict(table.params, table.tokens))) / 1000
-    rows = held_out_scores(table, scores, form="sigmoid", chance=0.25, holdout=3, bootstrap=200)
+    fitted = partial(fit_loss, bootstrap=200)
+    stages = two_stage(fitted(table), table, scores, form="sigmoid", chance=0.25)
+    rows = held_out_scores(stages, fitted, 3)
     assert len(rows) == 3
     assert min(row.flops for row in rows) >= np.sort(table.flops_6nd)[-3] * 0.999
     assert max(abs(row.error) for row in rows) < 0.05
@@ -112,5 +116,6 @@ def test_too_few_runs_and_unknown_forms_are_refused():
         two_stage(fitted, few, np.array([0.3, 0.4, 0.5]), form="exponential", chance=None)
     with pytest.raises(InputError, match="form: 'cubic' is unknown; choose one of exponential, sigmoid"):
         two_stage(fitted, few, np.array([0.3, 0.4, 0.5]), form="cubic", chance=None)
+    stages = two_stage(fitted, table, sigmoid(table.loss_nats), form="exponential", chance=None)
     with pytest.raises(InputError, match="holdout: 99 of 20 runs"):
-        held_out_scores(table, np.linspace(0.3, 0.9, 20), form="exponential", chance=None, holdout=99)
+        held_out_scores(stages, partial(fit_loss, bootstrap=0), 99)
