@@ -24,10 +24,16 @@ def is_scored(task: str, prompt: str) -> bool:
 
 def scored_items(chosen: Chosen, split: Split, count: int, seed: int) -> tuple[Item, ...]:
     """Different items in a fixed order, of which a smaller number takes the first; of a file its first lines, and all
-    where there are fewer. Raises InputError where a task holds fewer.
+    where there are fewer. Raises InputError where a task holds fewer, and where a guess is always right.
     """
     if chosen.path:
-        return read_items(chosen.path)[:count]
+        items = read_items(chosen.path)
+        if items[0].chance == 1:
+            raise InputError(
+                f"abilities.tasks: '{chosen.name}={chosen.path}' has no answer but {items[0].answer!r}, which a guess "
+                "gets always; give at least two different answers, or options"
+            )
+        return items[:count]
     draws, found, since = Draws("scored", chosen.name, chosen.difficulty, split, seed), {}, 0
     while len(found) < count and since <= PATIENCE + len(found):
         item, since = chosen.made.make(draws, chosen.difficulty, split), since + 1
