@@ -5,6 +5,8 @@ After Power et al. 2022 (arXiv:2201.02177) and, for the scratchpad, Nye et al. 2
 
 from __future__ import annotations
 
+import re
+
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import Item, Split, Task
 from lmscale.tasks.near import shuffled
@@ -17,6 +19,12 @@ def terms(draws: Draws, modulus: int, split: Split) -> tuple[int, int]:
         first += modulus
         first, second = (first, second) if draws.below(2) else (second, first)
     return first, second
+
+
+def key(prompt: str) -> str:
+    """The same for a sum with and without scratchpad, whichever number stands first: each tells the other's answer."""
+    *terms, modulus = map(int, re.findall(r"\d+", prompt))
+    return f"sum {min(terms)}+{max(terms)} mod {modulus}"
 
 
 def make(draws: Draws, modulus: int, split: Split) -> Item:
@@ -44,6 +52,8 @@ ADDITION = Task(
     least=5,
     most=997,
     make=make,
+    key=key,
+    version=2,
 )
 SCRATCHPAD = Task(
     name="addition_scratchpad",
@@ -54,4 +64,6 @@ SCRATCHPAD = Task(
     least=5,
     most=997,
     make=make_worked,
+    key=key,
+    version=2,
 )
