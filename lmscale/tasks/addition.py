@@ -45,8 +45,6 @@ def make_worked(draws: Draws, modulus: int, split: Split) -> Item:
 
 ADDITION = Task(
     name="addition",
-    about="the sum of two numbers modulo a third",
-    outside="one of the numbers is at least the modulus",
     difficulty=29,
     measure="the modulus",
     least=5,
@@ -57,8 +55,6 @@ ADDITION = Task(
 )
 SCRATCHPAD = Task(
     name="addition_scratchpad",
-    about="the same, with the sum and what is taken off written first",
-    outside="one of the numbers is at least the modulus",
     difficulty=29,
     measure="the modulus",
     least=5,

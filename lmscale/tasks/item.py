@@ -65,8 +65,6 @@ class Task:
     """
 
     name: str
-    about: str
-    outside: str  # in which way items out of distribution differ
     difficulty: int  # by default
     measure: str  # what difficulty counts
     least: int
