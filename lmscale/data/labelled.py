@@ -6,8 +6,6 @@ to cut windows from; the held-out documents are further items, on which nothing 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -16,8 +14,7 @@ from lmscale.abilities import Labelled
 from lmscale.data.document import Document, Reading
 from lmscale.data.pieces import heldout_share
 from lmscale.tasks.draws import Draws
-from lmscale.tasks.json_lines import read_items
-from lmscale.tasks.sides import different_items
+from lmscale.tasks.sides import different_items, digest
 
 FORMAT = 1  # raise it when the same settings give other text
 LEAST_BYTES = 32_768  # of the training documents, in whole rounds: windows of any usual length fit into it
@@ -25,11 +22,8 @@ HELD_OUT = 256  # documents at the most
 
 
 def fingerprint(labelled: Labelled) -> str:
-    """SHA-256 of the settings, from which all of the text follows, and of the items of the file that they name."""
-    told, path = hashlib.sha256(json.dumps([FORMAT, asdict(labelled)]).encode()), labelled.chosen.path
-    for item in read_items(path) if path else ():
-        told.update(item.line.encode())
-    return told.hexdigest()
+    """Of the settings, from which all of the text follows, and of what their task stands for."""
+    return digest([FORMAT, asdict(labelled)], [labelled.chosen])
 
 
 def documents(labelled: Labelled, heldout: float, reading: Reading) -> Iterator[Document]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,8 +11,7 @@ from lmscale.data.document import Document, Reading
 from lmscale.data.pieces import heldout_share
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import Item
-from lmscale.tasks.json_lines import read_items
-from lmscale.tasks.sides import text_items
+from lmscale.tasks.sides import digest, text_items
 
 FORMAT = 1  # raise it when the same settings give other text
 LINES_MOST = 8  # items of one task in a document: 1 to so many, so that some stand first and others after examples
@@ -22,12 +19,8 @@ SLICE = "task"  # begins the value of every field of a task's document
 
 
 def fingerprint(task_text: TaskText) -> str:
-    """SHA-256 of the settings, from which all of the text follows, and of the items of the files that they name."""
-    told = hashlib.sha256(json.dumps([FORMAT, asdict(task_text)]).encode())
-    for chosen in task_text.chosen:
-        for item in read_items(chosen.path) if chosen.path else ():
-            told.update(item.line.encode())
-    return told.hexdigest()
+    """Of the settings, from which all of the text follows, and of what their tasks stand for."""
+    return digest([FORMAT, asdict(task_text)], task_text.chosen)
 
 
 def mix_in(

@@ -5,6 +5,8 @@ After Power et al. 2022 (arXiv:2201.02177) and, for the scratchpad, Nye et al. 2
 
 from __future__ import annotations
 
+import re
+
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import Item, Split, Task
 from lmscale.tasks.near import shuffled
@@ -17,6 +19,12 @@ def terms(draws: Draws, modulus: int, split: Split) -> tuple[int, int]:
         first += modulus
         first, second = (first, second) if draws.below(2) else (second, first)
     return first, second
+
+
+def key(prompt: str) -> str:
+    """The same for a sum with and without scratchpad, whichever number stands first: each tells the other's answer."""
+    *terms, modulus = map(int, re.findall(r"\d+", prompt))
+    return f"sum {min(terms)}+{max(terms)} mod {modulus}"
 
 
 def make(draws: Draws, modulus: int, split: Split) -> Item:
@@ -37,21 +45,21 @@ def make_worked(draws: Draws, modulus: int, split: Split) -> Item:
 
 ADDITION = Task(
     name="addition",
-    about="the sum of two numbers modulo a third",
-    outside="one of the numbers is at least the modulus",
     difficulty=29,
     measure="the modulus",
     least=5,
     most=997,
     make=make,
+    key=key,
+    version=2,
 )
 SCRATCHPAD = Task(
     name="addition_scratchpad",
-    about="the same, with the sum and what is taken off written first",
-    outside="one of the numbers is at least the modulus",
     difficulty=29,
     measure="the modulus",
     least=5,
     most=997,
     make=make_worked,
+    key=key,
+    version=2,
 )

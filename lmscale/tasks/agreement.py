@@ -27,8 +27,6 @@ def make(draws: Draws, furthest: int, split: Split) -> Item:
 
 AGREEMENT = Task(
     name="agreement",
-    about="is or are, as the first noun has it, whatever the nouns after it",
-    outside="one or two more nouns stand between",
     difficulty=2,
     measure="nouns between subject and verb at the most",
     least=1,

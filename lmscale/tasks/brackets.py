@@ -26,8 +26,6 @@ def make(draws: Draws, deepest: int, split: Split) -> Item:
 
 BRACKETS = Task(
     name="brackets",
-    about="brackets of four kinds are closed in the right order",
-    outside="one or two more brackets are open",
     difficulty=4,
     measure="brackets that are open at the most",
     least=2,

@@ -23,8 +23,6 @@ def make(draws: Draws, longest: int, split: Split) -> Item:
 
 COPYING = Task(
     name="copying",
-    about="a string of 8 letters is written again",
-    outside="strings are one or two letters longer",
     difficulty=5,
     measure="letters of the longest string",
     least=SHORTEST,

@@ -61,15 +61,15 @@ class Item:
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A kind of items. `make` gives one for a difficulty and a split; `text`, where what is mixed into training is not
-    items of the same kind, a line of that.
+    items of the same kind, a line of that. Prompts of one `key` are on one side (lmscale.tasks.sides).
     """
 
     name: str
-    about: str
-    outside: str  # in which way items out of distribution differ
     difficulty: int  # by default
     measure: str  # what difficulty counts
     least: int
     most: int
     make: Callable[[Draws, int, Split], Item]
     text: Callable[[Draws, int], Item] | None = None
+    key: Callable[[str], str] | None = None  # of a prompt; by default it and the task's name
+    version: int = 1  # raise it when the same settings give other items, or have them on the other side

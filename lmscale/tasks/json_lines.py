@@ -11,6 +11,7 @@ from pathlib import Path
 from analysis.errors import InputError
 from lmscale.tasks.item import Item
 
+BYTE_ORDER_MARK = "\ufeff"
 FIELDS = {"prompt", "answer", "options"}
 MEND = 'write {"prompt": "...", "answer": "...", "options": ["...", "..."]}, the options only where there are some'
 
@@ -24,7 +25,7 @@ def read_items(path: str) -> tuple[Item, ...]:
     """
     where = f"tasks: {path!r}"
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        text = Path(path).expanduser().read_text(encoding="utf-8").removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8 (byte {error.start}); convert it (iconv -t UTF-8)") from None
     except (OSError, ValueError) as error:
@@ -32,7 +33,7 @@ def read_items(path: str) -> tuple[Item, ...]:
         raise InputError(f"{where} cannot be read ({why}); name a file of JSON lines") from None
     items: list[Item] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines, which cuts at U+2028 inside of strings too
         if not line.strip():
             continue
         try:
@@ -43,6 +44,8 @@ def read_items(path: str) -> tuple[Item, ...]:
                 raise InputError("options: are given in some lines and not in others; make two files of them")
         except InputError as error:
             raise InputError(f"{where} line {number}: {error}") from None
+        except RecursionError:  # of the parser, or of showing what it found
+            raise InputError(f"{where} line {number}: is nested too deeply; {MEND}") from None
         seen[item.prompt] = number
         items.append(item)
     if not items:
@@ -63,8 +66,19 @@ def _item(line: str) -> Item:
     for name in ("prompt", "answer"):
         if not isinstance(row.get(name), str):
             raise InputError(f"{name}: {row.get(name)!r} is no text; {MEND}")
+        _check_characters(name, row[name])
     options = row.get("options", [])
     if not isinstance(options, list) or not all(isinstance(each, str) for each in options):
         raise InputError(f"options: {options!r} is no list of texts; {MEND}")
+    for option in options:
+        _check_characters("options", option)
     chance = 1 / len(options) if options else 0.0
     return Item(prompt=row["prompt"], answer=row["answer"], options=tuple(options), chance=chance)
+
+
+def _check_characters(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise InputError(f"{name}: {text!r} holds {half!r}, half of a character; write the other half too") from None

@@ -25,8 +25,6 @@ def make(draws: Draws, pairs: int, split: Split) -> Item:
 
 LOOKUP = Task(
     name="lookup",
-    about="the digit that a letter was given earlier in the prompt",
-    outside="two more pairs are given",
     difficulty=4,
     measure="pairs that are given",
     least=2,

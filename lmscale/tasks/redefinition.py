@@ -42,8 +42,6 @@ def text(draws: Draws, definitions: int) -> Item:
 
 REDEFINITION = Task(
     name="redefinition",
-    about="the digit that a prompt gives a word, of which training text says another",
-    outside="one more word is redefined",
     difficulty=2,
     measure="words that are redefined",
     least=1,

@@ -17,8 +17,6 @@ def make(draws: Draws, longest: int, split: Split) -> Item:
 
 REVERSAL = Task(
     name="reversal",
-    about="a string of 8 letters is written backwards",
-    outside="strings are one or two letters longer",
     difficulty=5,
     measure="letters of the longest string",
     least=SHORTEST,

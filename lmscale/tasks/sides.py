@@ -1,33 +1,57 @@
 """Items to score and items to train on, of which none is the other: a prompt's side follows from its content alone.
 
-So whatever the seeds, and however much text is made, no item of training is among those that are scored.
+So whatever the seeds, and however much text is made, no item that a task trains on is among those that it scores. Tasks
+that tell each other's answers share their keys, and so their sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from analysis.errors import InputError
 from lmscale.tasks.draws import Draws, fraction
 from lmscale.tasks.item import Item, Split
 from lmscale.tasks.json_lines import read_items
-from lmscale.tasks.registry import Chosen
+from lmscale.tasks.registry import MADE, Chosen
 
 SCORED_SHARE = 0.25  # of the prompts that there are
 PATIENCE = 1000  # draws without a new item, and one for each that is known, after which a task holds no more
 
 
 def is_scored(task: str, prompt: str) -> bool:
-    """Whether a prompt is on the side that is scored."""
-    return fraction(f"side {task} {prompt}") < SCORED_SHARE
+    """Whether a prompt is on the side that is scored, with all that have its key."""
+    made = MADE[task]
+    key = f"{task} {prompt}" if made.key is None else made.key(prompt)
+    return fraction(f"side {key}") < SCORED_SHARE
+
+
+def digest(settings: list[Any], tasks: Iterable[Chosen]) -> str:
+    """SHA-256 of settings and of what their tasks stand for: the items of a file, and a version after the first."""
+    told = hashlib.sha256(json.dumps(settings).encode())
+    for chosen in tasks:
+        if chosen.path:
+            for item in read_items(chosen.path):
+                told.update(item.line.encode())
+        elif chosen.made.version > 1:
+            told.update(f"{chosen.name} {chosen.made.version}".encode())
+    return told.hexdigest()
 
 
 def scored_items(chosen: Chosen, split: Split, count: int, seed: int) -> tuple[Item, ...]:
     """Different items in a fixed order, of which a smaller number takes the first; of a file its first lines, and all
-    where there are fewer. Raises InputError where a task holds fewer.
+    where there are fewer. Raises InputError where a task holds fewer, and where a guess is always right.
     """
     if chosen.path:
-        return read_items(chosen.path)[:count]
+        items = read_items(chosen.path)
+        if items[0].chance == 1:
+            raise InputError(
+                f"abilities.tasks: '{chosen.name}={chosen.path}' has no answer but {items[0].answer!r}, which a guess "
+                "gets always; give at least two different answers, or options"
+            )
+        return items[:count]
     draws, found, since = Draws("scored", chosen.name, chosen.difficulty, split, seed), {}, 0
     while len(found) < count and since <= PATIENCE + len(found):
         item, since = chosen.made.make(draws, chosen.difficulty, split), since + 1

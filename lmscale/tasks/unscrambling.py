@@ -34,8 +34,6 @@ def make(draws: Draws, words: int, split: Split) -> Item:
 
 UNSCRAMBLING = Task(
     name="unscrambling",
-    about="five letters are put in order to a word",
-    outside="words that no training text of the task holds",
     difficulty=32,
     measure="words in distribution",
     least=8,

@@ -37,6 +37,33 @@ def test_chance_without_options_is_the_commonest_answer(tmp_path):
     assert {item.chance for item in read_items(written(tmp_path, *rows))} == {3 / 5}
 
 
+def test_lines_end_where_json_lines_do(tmp_path):
+    """At line feeds, with a carriage return or without; other separators of lines may stand in strings (RFC 8259)."""
+    prompt = "a\u2028b\u2029c\x85d\x7f"
+    lines = [json.dumps({"prompt": p, "answer": "e"}, ensure_ascii=False) for p in (prompt, "f")]
+    for number, end in enumerate(("\n", "\r\n")):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(end.join([*lines, ""]).encode())
+        assert [item.prompt for item in read_items(str(path))] == [prompt, "f"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "marked.jsonl"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert read_items(str(path))[0].prompt == GOOD["prompt"]
+
+
+def test_one_answer_is_trained_on_but_not_asked(tmp_path):
+    path = written(tmp_path, *({"prompt": str(i), "answer": "yes"} for i in range(3)))
+    assert len(read_items(path)) == 3
+    with pytest.raises(InputError) as caught:
+        scored_items(Chosen.of(f"mine={path}", "t"), "in", 128, 0)
+    assert str(caught.value) == (
+        f"abilities.tasks: 'mine={path}' has no answer but 'yes', which a guess gets always; give at least two "
+        "different answers, or options"
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -49,6 +76,11 @@ def test_chance_without_options_is_the_commonest_answer(tmp_path):
         ({"prompt": "a", "answer": "b", "options": ["b", "b"]}, "options: 'b' is there twice; name it once"),
         ({"prompt": "a", "answer": "b", "options": "bc"}, "options: 'bc' is no list of texts"),
         ({"prompt": "a", "answer": "b", "option": ["b"]}, "option: is no field of an item"),
+        ("[" * 100_000, "is nested too deeply; write {"),
+        ('{"prompt": ' + "[" * 700 + "]" * 700 + "}", ("prompt: [[[", "is nested too deeply")),  # by Python's version
+        ({"prompt": "a\ud800", "answer": "b"}, r"prompt: 'a\ud800' holds '\ud800', half of a character"),
+        ({"prompt": "a", "answer": "\udc00b"}, r"answer: '\udc00b' holds '\udc00', half of"),
+        ({"prompt": "a", "answer": "b", "options": ["b", "\ud83d"]}, r"options: '\ud83d' holds '\ud83d', half of"),
         (GOOD, "prompt: '2+2=' is that of line 1; ask it once"),
         ({"prompt": "a", "answer": "b"}, "options: are given in some lines and not in others"),
     ],
@@ -57,7 +89,8 @@ def test_a_broken_line_is_named(tmp_path, line, words):
     path = written(tmp_path, GOOD, line)
     with pytest.raises(InputError) as caught:
         read_items(path)
-    assert str(caught.value).startswith(f"tasks: {path!r} line 2: {words}")
+    said = str(caught.value).removeprefix(f"tasks: {path!r} line 2: ")
+    assert said.startswith(words)
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -20,8 +20,8 @@ GOLDEN = {
     "reversal": "turn egabe:ebage\n",
     "brackets": "close {}<{}<:>>\n",
     "agreement": "pigs of cars:are\n",
-    "addition": "15+6 mod 29:21\n",
-    "addition_scratchpad": "1+12 mod 29 so:13-0=13\n",
+    "addition": "13+27 mod 29:11\n",
+    "addition_scratchpad": "10+7 mod 29 so:17-0=17\n",
     "unscrambling": "word vhyea:heavy\n",
     "lookup": "look k1 n6 o7 j9 o:7\n",
     "redefinition": "now ram=3 cod=1 cod:1\n",
@@ -152,9 +152,34 @@ def test_agreement_is_balanced():
 
 
 def test_a_quarter_of_the_prompts_is_scored():
-    every = [f"{a}+{b} mod 29:" for a in range(29) for b in range(29)]
+    every = [f"{a}+{b} mod 29:" for a in range(29) for b in range(a + 1)]
     share = np.mean([is_scored("addition", prompt) for prompt in every])
     assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(every))
+
+
+@pytest.mark.parametrize("modulus", [5, 29])
+def test_a_sum_is_on_one_side_however_it_is_asked(modulus):
+    """In both tasks and both orders, in distribution and out of it; and sums are on both sides."""
+    sides = set()
+    for a in range(2 * modulus):
+        for b in range(a + 1):
+            sums = [f"{a}+{b} mod {modulus}", f"{b}+{a} mod {modulus}"]
+            found = {is_scored("addition", f"{each}:") for each in sums}
+            found |= {is_scored("addition_scratchpad", f"{each} so:") for each in sums}
+            assert len(found) == 1
+            sides |= found
+    assert sides == {True, False}
+
+
+def test_no_sum_that_is_scored_is_in_the_text_of_either_task():
+    def sums(items):
+        return {frozenset(re.findall(r"\d+", item.prompt.split()[0])) for item in items}
+
+    names = ("addition", "addition_scratchpad")
+    trained = set().union(*(sums(islice(text_items(chosen(name), 1), 3000)) for name in names))
+    assert len(trained) > 300  # of 435
+    for name in names:
+        assert not trained & sums(scored_items(chosen(name), "in", 100, 0))
 
 
 def test_what_is_learned_is_not_what_is_said():

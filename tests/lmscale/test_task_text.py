@@ -91,6 +91,16 @@ def test_other_corpora_keep_their_folders():
     """Prepared before there were tasks: folders hash what is not as usual."""
     assert folder_name(Corpus(), "python_source", ["a", "b"], None) == "python_source-a28b767346f5"
     assert Corpus(task_text=MIX).name == "python_source_tasks"
+    assert task_text.fingerprint(MIX) == "9a447defd7ff21a9be7784994738cfe79ae665eaaaa104e147c22674fe90bb4c"
+    assert labelled.fingerprint(Labelled()) == "e53a643bfc48bd166a4ce0701b2e9fd3e33df57621194702a7bf1b6edf79aaf9"
+
+
+def test_text_of_sums_is_prepared_anew():
+    """Their sides, and with them the text, are others than in version 1."""
+    first = "1d945039b811424658c9a7403de33e3a05949aca52ec4093c9ea51e6c79e0039"
+    assert task_text.fingerprint(TaskText(tasks=("addition_scratchpad",))) != first
+    first = "dda9ca511bcb0ec352a7c4130d6f13f2f4fe610e1f5943b488185fa141aa91cf"
+    assert labelled.fingerprint(Labelled(task="addition:31")) != first
 
 
 @pytest.mark.parametrize(
