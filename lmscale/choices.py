@@ -1,8 +1,9 @@
 """How likely a model finds texts, and each of several options in the blank of one.
 
-What counts of a text with a filled blank: of a model that reads from left to right the filling and all that follows
-(the rest is the same for every option, so this compares the texts as wholes); of one that sees both sides the filling
-alone. An option's share is its probability among the options: softmax of the log-probabilities, each divided by
+What counts of a text with a filled blank: of a model that reads from left to right the filling and all that follows,
+from the first token on in which any option's text differs from what stands before (what is given is the same for every
+option, so this compares the texts as wholes); of one that sees both sides the filling alone. An option's share is its
+probability among the options: softmax of the log-probabilities, each divided by
 
     none      1: the options as the model has them, longer ones the less likely (lm-evaluation-harness: acc)
     bytes     the bytes that count (its acc_bytes; acc_norm divides by characters. Gao 2021, "Multiple Choice
@@ -57,7 +58,7 @@ def score_options(model: Model, text: str, options: Sequence[str], normalise: No
     twice = next((option for option in options if options.count(option) > 1), "")
     check(not twice, "options", twice, "is given twice; give each once")
     before, after = text.split(BLANK)
-    filled = model.fill([(before, option, after) for option in options])
+    filled = model.fill_blank(before, options, after)
     shares = shares_of(filled, normalise)
     return [_scored(option, each, share) for option, each, share in zip(options, filled, shares, strict=True)]
 

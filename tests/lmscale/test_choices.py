@@ -1,12 +1,19 @@
 """Options in a blank, and whole texts: shares in closed form from the model's own probabilities of whole texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from networks import make_network
 from trained import make_model
 
 from analysis.errors import InputError
 from lmscale.choices import score_options, score_texts
+from lmscale.data.tokenizer_training import train_model
+from lmscale.data.vocabulary_kind import VocabularyKind
+from lmscale.inference import shared
 from lmscale.prompts import Asked
+from lmscale.reader import PieceReader
 
 TEXT, OPTIONS = "a ___ sat", ["cat", "horse", "ox"]
 
@@ -21,6 +28,32 @@ def test_shares_compare_whole_texts():
     assert [row.bytes for row in rows] == [len(option) + len(" sat") for option in OPTIONS]
     before = score_texts(model, ["a "])[0].nats
     np.testing.assert_allclose([row.nats for row in rows], whole - before, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["causal", "lstm"])
+def test_a_token_over_the_edge_is_paid_for_by_all(kind, tmp_path):
+    """A vocabulary where 'impo' is one token, 'import' and 'impost' too, and 'impose' several: shares are those of the
+    whole texts all the same. Texts each by itself, given their own tokens, are other nats apart.
+    """
+    path = tmp_path / "bpe.model"
+    path.write_bytes(train_model(VocabularyKind(kind="bpe", pieces=280), ["import x", "impost", "important"] * 9))
+    reader = PieceReader(path)
+    network, layout = make_network(kind, vocab=reader.vocabulary.size)
+    model = replace(make_model(kind), engine=network, layout=layout, reader=reader)
+    before, options, after = "an impo", ["rt", "st", "se"], " é"
+    tokens = {option: reader.encode(before + option + after) for option in options}
+    common = [shared(reader.encode(before), each) for each in tokens.values()]
+    assert len(set(common)) > 1  # the edge merges for some, and not for others
+    rows = score_options(model, f"{before}___{after}", options)
+    whole = np.array([each.nats for each in score_texts(model, [before + o + after for o in options])])
+    expected = np.exp(-whole) / np.exp(-whole).sum()
+    np.testing.assert_allclose([row.share or 0 for row in rows], expected, atol=1e-6)
+    assert [row.tokens for row in rows] == [len(each) - min(common) for each in tokens.values()]
+    given = reader.decode(tokens["rt"][: min(common)])
+    assert given == "an "
+    assert [row.bytes for row in rows] == [len((before + o + after).encode()) - len(given) for o in options]
+    alone = np.array([each.nats for each in model.fill([(before, option, after) for option in options])])
+    assert abs((alone - alone[0]) - (whole - whole[0])).max() > 1
 
 
 @pytest.mark.parametrize("by", ["bytes", "tokens"])
