@@ -23,6 +23,7 @@ import numpy as np
 
 from analysis.errors import InputError
 from lmscale.inference import BLANK, Filled, Model
+from lmscale.prompts import TAB
 from lmscale.typed import check
 
 Normalise = Literal["none", "bytes", "tokens"]
@@ -48,7 +49,7 @@ def score_options(model: Model, text: str, options: Sequence[str], normalise: No
     """Each option in the text's blank, `___`, in the order given.
 
     Raises InputError for a text without one blank or without any other text, fewer than two options, two that are the
-    same, an empty one, and text outside the vocabulary.
+    same, an empty one, and text outside the vocabulary; of pairs for one without a tab or with its blank before it.
     """
     blanks = text.count(BLANK)
     check(blanks == 1, "text", text, f"has {blanks} blanks; write {BLANK} once, where the options go")
@@ -58,15 +59,19 @@ def score_options(model: Model, text: str, options: Sequence[str], normalise: No
     twice = next((option for option in options if options.count(option) > 1), "")
     check(not twice, "options", twice, "is given twice; give each once")
     before, after = text.split(BLANK)
+    if model.objective == "pairs":
+        check(TAB in text, "text", text, "has no tab; write a source, a tab and a target with the blank in it")
+        check(TAB in before, "text", text, "has its blank in the source, which is given; write it after the tab")
     filled = model.fill_blank(before, options, after)
     shares = shares_of(filled, normalise)
     return [_scored(option, each, share) for option, each, share in zip(options, filled, shares, strict=True)]
 
 
 def score_texts(model: Model, texts: Sequence[str]) -> list[Scored]:
-    """Whole texts, each from its start: their log-probabilities (of a masked model pseudo-log-likelihoods).
+    """Whole texts, each from its start: their log-probabilities (of a masked model pseudo-log-likelihoods). Of pairs,
+    whose source is given: those of their targets.
 
-    Raises InputError for an empty text and for text outside the vocabulary.
+    Raises InputError for an empty text and for text outside the vocabulary; of pairs for one without a tab or a target.
     """
     for text in texts:
         check(bool(text), "text", text, "is empty; write some text")

@@ -14,7 +14,7 @@ from analysis.errors import InputError
 from lmscale.config import MeshConfig
 from lmscale.decoding import Told, Written
 from lmscale.found_run import FoundRun, find_run
-from lmscale.prompts import Asked, Layout
+from lmscale.prompts import Asked, Layout, pair_of
 from lmscale.reader import Reader, reader_of
 from lmscale.sampling import Sampling
 
@@ -120,7 +120,8 @@ class Model:
         A model that reads from left to right is asked for the filling and all that follows it, given the tokens with
         which `before` and the whole text both begin. Where a token reaches from `before` into the filling it is asked
         for whole, and counts with its bytes: so two fillings may be given different tokens (`fill_blank` gives all the
-        same). One that sees both sides (masked, spans) is asked for the filling alone.
+        same). Of a pair the source is given: a filling that is a whole one counts from its tab. A model that sees both
+        sides (masked, spans) is asked for the filling alone.
         """
         return self._told([self._asked(*text) for text in texts])
 
@@ -130,7 +131,7 @@ class Model:
         whole texts do.
         """
         given = None
-        if self.objective not in ("masked", "spans"):
+        if self.objective in ("causal", "prefix"):  # pairs are in bytes, which reach over no edge
             context = self.encode(before)
             wholes = [self.encode(before + filling + after) for filling in fillings]
             given = min((shared(context, whole) for whole in wholes), default=0)
@@ -154,6 +155,8 @@ class Model:
         """
         if not filling:
             raise InputError("text: '' has no token whose probability could be asked; write some text")
+        if self.objective == "pairs":
+            before, filling = pair_of(before, filling, after)
         text = before + filling + after
         if self.objective == "masked":
             places = [i for i, at in enumerate(self.reader.starts(text)) if 0 <= at - len(before) < len(filling)]

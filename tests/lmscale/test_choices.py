@@ -85,6 +85,62 @@ def test_spans_see_both_sides():
     assert score_options(model, "a ___ sat", ["cat", "ox"])[0].bytes == 3
 
 
+@pytest.mark.parametrize("kind", ["pairs", "encoder_pairs"])
+def test_of_a_pair_the_target_is_scored(kind):
+    """The rows of training, by hand: a decoder reads source, tab and target, or an encoder the source and its tab, of
+    which the decoder begins with the last; what counts are the target's tokens.
+    """
+    model, source, target = make_model(kind), "le chat", "the cat"
+    read = (model.layout.start_id, *model.encode(source + "\t"))
+    asked, encoded = tuple(model.encode(target)), kind == "encoder_pairs"
+    inputs = read[-1:] if encoded else read
+    (told,) = model.engine.scores(
+        [
+            Asked(
+                inputs=(*inputs, *asked[:-1]),
+                targets=(*inputs[1:], *asked),
+                first_scored=len(inputs) - 1,
+                source=read if encoded else (),
+                prefix=0 if encoded else len(read),
+                first_position=len(read) - 1 if encoded else 0,
+            )
+        ]
+    )
+    (row,) = score_texts(model, [f"{source}\t{target}"])
+    assert row.nats == pytest.approx(-told.log_probs.sum(), abs=1e-4)
+    assert (row.tokens, row.bytes) == (len(target), len(target))
+    for context in (source, source + "\t"):
+        assert row.nats == pytest.approx(-model.log_probs(context, target).sum(), abs=1e-5)
+    rows = score_options(model, f"{source}\tthe ___!", ["cat", "horse"])
+    expected = [-model.log_probs(f"{source}\tthe ", option + "!").sum() for option in ("cat", "horse")]
+    np.testing.assert_allclose([each.nats for each in rows], expected, atol=1e-5)
+    assert [each.bytes for each in rows] == [len("cat!"), len("horse!")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("le chat", None, "text: 'le chat' has no tab; write a source, a tab and a target"),
+        ("le chat\t", None, r"text: 'le chat\\t' has nothing after its tab"),
+        ("le ___", ["chat", "roi"], "text: 'le ___' has no tab; write a source"),
+        ("le ___", ["chat\tthe", "roi"], "text: 'le ___' has no tab; write a source"),
+        ("le ___\tthe cat", ["chat", "roi"], r"text: 'le ___\\tthe cat' has its blank in the source"),
+        ("___\tthe cat", ["chat", "roi"], "has its blank in the source"),
+    ],
+)
+def test_what_is_no_pair_is_refused(text, options, words):
+    model = make_model("encoder_pairs")
+    with pytest.raises(InputError, match=words) as raised:
+        score_options(model, text, options) if options else score_texts(model, [text])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("before", "after"), [("le ", "\tthe cat"), ("", "\tthe cat")])
+def test_no_filling_of_a_source_is_scored(before, after):
+    with pytest.raises(InputError, match=r"text: .* has 'chat' in its source, which is given"):
+        make_model("encoder_pairs").fill([(before, "chat", after)])
+
+
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
