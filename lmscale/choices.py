@@ -1,8 +1,9 @@
 """How likely a model finds texts, and each of several options in the blank of one.
 
-What counts of a text with a filled blank: of a model that reads from left to right the filling and all that follows
-(the rest is the same for every option, so this compares the texts as wholes); of one that sees both sides the filling
-alone. An option's share is its probability among the options: softmax of the log-probabilities, each divided by
+What counts of a text with a filled blank: of a model that reads from left to right the filling and all that follows,
+from the first token on in which any option's text differs from what stands before (what is given is the same for every
+option, so this compares the texts as wholes); of one that sees both sides the filling alone. An option's share is its
+probability among the options: softmax of the log-probabilities, each divided by
 
     none      1: the options as the model has them, longer ones the less likely (lm-evaluation-harness: acc)
     bytes     the bytes that count (its acc_bytes; acc_norm divides by characters. Gao 2021, "Multiple Choice
@@ -22,6 +23,7 @@ import numpy as np
 
 from analysis.errors import InputError
 from lmscale.inference import BLANK, Filled, Model
+from lmscale.prompts import TAB
 from lmscale.typed import check
 
 Normalise = Literal["none", "bytes", "tokens"]
@@ -47,7 +49,7 @@ def score_options(model: Model, text: str, options: Sequence[str], normalise: No
     """Each option in the text's blank, `___`, in the order given.
 
     Raises InputError for a text without one blank or without any other text, fewer than two options, two that are the
-    same, an empty one, and text outside the vocabulary.
+    same, an empty one, and text outside the vocabulary; of pairs for one without a tab or with its blank before it.
     """
     blanks = text.count(BLANK)
     check(blanks == 1, "text", text, f"has {blanks} blanks; write {BLANK} once, where the options go")
@@ -57,15 +59,19 @@ def score_options(model: Model, text: str, options: Sequence[str], normalise: No
     twice = next((option for option in options if options.count(option) > 1), "")
     check(not twice, "options", twice, "is given twice; give each once")
     before, after = text.split(BLANK)
-    filled = model.fill([(before, option, after) for option in options])
+    if model.objective == "pairs":
+        check(TAB in text, "text", text, "has no tab; write a source, a tab and a target with the blank in it")
+        check(TAB in before, "text", text, "has its blank in the source, which is given; write it after the tab")
+    filled = model.fill_blank(before, options, after)
     shares = shares_of(filled, normalise)
     return [_scored(option, each, share) for option, each, share in zip(options, filled, shares, strict=True)]
 
 
 def score_texts(model: Model, texts: Sequence[str]) -> list[Scored]:
-    """Whole texts, each from its start: their log-probabilities (of a masked model pseudo-log-likelihoods).
+    """Whole texts, each from its start: their log-probabilities (of a masked model pseudo-log-likelihoods). Of pairs,
+    whose source is given: those of their targets.
 
-    Raises InputError for an empty text and for text outside the vocabulary.
+    Raises InputError for an empty text and for text outside the vocabulary; of pairs for one without a tab or a target.
     """
     for text in texts:
         check(bool(text), "text", text, "is empty; write some text")

@@ -13,9 +13,8 @@ from lmscale.data.shards import Vocabulary
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.files import on_store
 from lmscale.places import user_cache
-from lmscale.pretrained import digest_of, run_folders
+from lmscale.pretrained import digest_of, record_of, run_folders
 from lmscale.prompts import Layout
-from lmscale.records import Workspace
 from lmscale.shapes import SHAPES, Shape
 from lmscale.spans import extra_ids
 
@@ -72,12 +71,13 @@ def find_run(name: str, out: Path) -> FoundRun:
     """The run that a folder, an id, or a study's folder or name means: of a study the largest finished one (networks
     before n-grams, then parameters, tokens, and the lower loss).
 
-    Raises InputError where there is none, or none with its final parameters.
+    Reads, and changes nothing. Raises InputError where there is none, or none with its final parameters, and for a
+    record that cannot be read.
     """
     if not name.strip() or "\0" in name:
         raise InputError(f"{FIELD}: {name!r} is no folder, run or study; give one of these")
     folders = run_folders(name, out, FIELD)
-    records = [(folder, record) for folder in folders if (record := _record(folder)) is not None]
+    records = [(folder, record) for folder in folders if (record := record_of(folder, FIELD)) is not None]
     done = [_found(folder, record) for folder, record in records if record["row"]["status"] == "done"]
     if not done:
         why = "diverged" if records else "is not finished"
@@ -90,11 +90,6 @@ def find_run(name: str, out: Path) -> FoundRun:
             "sweep it again, or name another"
         )
     return max(kept, key=lambda run: (run.family != "ngram", run.params, run.tokens, -run.loss_nats))
-
-
-def _record(folder: Path) -> dict[str, Any] | None:
-    study = folder.parent.parent
-    return Workspace(study.parent, study.name).record(folder.name)
 
 
 def _found(folder: Path, record: dict[str, Any]) -> FoundRun:

@@ -14,7 +14,7 @@ from analysis.errors import InputError
 from lmscale.config import MeshConfig
 from lmscale.decoding import Told, Written
 from lmscale.found_run import FoundRun, find_run
-from lmscale.prompts import Asked, Layout
+from lmscale.prompts import Asked, Layout, pair_of
 from lmscale.reader import Reader, reader_of
 from lmscale.sampling import Sampling
 
@@ -115,50 +115,64 @@ class Model:
         return self.fill([(context, continuation, "")])[0].log_probs
 
     def fill(self, texts: Sequence[tuple[str, str, str]]) -> list[Filled]:
-        """What the model makes of (before, filling, after), all in a few calls.
+        """What the model makes of (before, filling, after), all in a few calls, each by itself.
 
-        A model that reads from left to right is asked for the filling and all that follows it: the same for every
-        filling as the probability of the whole text, but for the part before, which they share. One that sees both
-        sides (masked, spans) is asked for the filling alone. Tokens are those of the whole text, of which the filling
-        begins after the tokens that it has in common with what stands before.
+        A model that reads from left to right is asked for the filling and all that follows it, given the tokens with
+        which `before` and the whole text both begin. Where a token reaches from `before` into the filling it is asked
+        for whole, and counts with its bytes: so two fillings may be given different tokens (`fill_blank` gives all the
+        same). Of a pair the source is given: a filling that is a whole one counts from its tab. A model that sees both
+        sides (masked, spans) is asked for the filling alone.
         """
-        rows, counts, sizes = [], [], []
-        for before, filling, after in texts:
-            asked, size = self._asked(before, filling, after)
-            for each in asked:
-                self.check_length(each.length)
-            rows += asked
-            counts.append(len(asked))
-            sizes.append(size)
-        told, found, start = self.engine.scores(rows), [], 0
-        for count, size in zip(counts, sizes, strict=True):
-            mine = told[start : start + count]
-            start += count
-            log_probs = np.concatenate([each.log_probs for each in mine])
-            greedy = all(bool(each.likeliest.all()) for each in mine)
+        return self._told([self._asked(*text) for text in texts])
+
+    def fill_blank(self, before: str, fillings: Sequence[str], after: str) -> list[Filled]:
+        """As `fill`, of several fillings of one blank, all given the same tokens: those with which `before` and each
+        of the whole texts begin. Tokens and bytes count from there, and so log-probabilities differ as those of the
+        whole texts do.
+        """
+        given = None
+        if self.objective in ("causal", "prefix"):  # pairs are in bytes, which reach over no edge
+            context = self.encode(before)
+            wholes = [self.encode(before + filling + after) for filling in fillings]
+            given = min((shared(context, whole) for whole in wholes), default=0)
+        return self._told([self._asked(before, filling, after, given) for filling in fillings])
+
+    def _told(self, asked: Sequence[tuple[list[Asked], int]]) -> list[Filled]:
+        rows = [row for mine, _ in asked for row in mine]
+        for row in rows:
+            self.check_length(row.length)
+        told, found = iter(self.engine.scores(rows)), []
+        for mine, size in asked:
+            parts = [next(told) for _ in mine]
+            log_probs = np.concatenate([part.log_probs for part in parts])
+            greedy = all(bool(part.likeliest.all()) for part in parts)
             found.append(Filled(log_probs=log_probs, tokens=len(log_probs), bytes=size, greedy=greedy))
         return found
 
-    def _asked(self, before: str, filling: str, after: str) -> tuple[list[Asked], int]:
-        """The rows that are asked, and the bytes of text that count."""
+    def _asked(self, before: str, filling: str, after: str, given: int | None = None) -> tuple[list[Asked], int]:
+        """The rows that are asked, and the bytes of text that count. `given` is how many tokens are, if not all that
+        the text has in common with `before`.
+        """
         if not filling:
             raise InputError("text: '' has no token whose probability could be asked; write some text")
+        if self.objective == "pairs":
+            before, filling = pair_of(before, filling, after)
+        text = before + filling + after
         if self.objective == "masked":
-            whole = before + filling + after
-            starts = self.reader.starts(whole)
-            places = [i for i, at in enumerate(starts) if len(before) <= at < len(before) + len(filling)]
+            places = [i for i, at in enumerate(self.reader.starts(text)) if 0 <= at - len(before) < len(filling)]
             if not places:
-                raise InputError(f"text: {filling!r} is part of a longer token of {whole!r} here; choose another")
-            return self.layout.masked(self.encode(whole), places), len(filling.encode())
+                raise InputError(f"text: {filling!r} is part of a longer token of {text!r} here; choose another")
+            return self.layout.masked(self.encode(text), places), len(filling.encode())
         if self.objective == "spans":
             parts = [self.encode(before), self.encode(after)]
             return [self.layout.continued(self.layout.begun(parts), self.encode(filling))], len(filling.encode())
-        context, whole = self.encode(before), self.encode(before + filling + after)
+        context, whole = self.encode(before), self.encode(text)
         common = shared(context, whole)
         if common == len(whole):
             raise InputError(f"text: {filling!r} adds no token to {before!r} in this vocabulary; write some text")
+        common = common if given is None else given
         asked = self.layout.continued(self.layout.begun([whole[:common]]), whole[common:])
-        return [asked], len((filling + after).encode())
+        return [asked], len(text[self.reader.starts(text)[common] :].encode())
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling | None = None, *, max_tokens: int | None = None

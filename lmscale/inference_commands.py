@@ -162,6 +162,13 @@ def _score_text(rows: list[Scored], model: Model, args: argparse.Namespace) -> s
         lines.append("What counts is the filling, with both sides in sight." * bool(args.options))
     elif args.options:
         lines.append("What counts is the option and the text after it, given the text before.")
+        from lmscale.inference import BLANK
+
+        after = args.texts[0].split(BLANK)[1]
+        if any(row.bytes > len((row.text + after).encode()) for row in rows):
+            lines.append("A token reaches over the beginning of the blank: of every option the text counts from there.")
+    elif model.objective == "pairs":
+        lines.append("What counts is the target, given the source before its tab.")
     if model.objective == "masked":
         lines.append("A masked model's log-probability is a pseudo-likelihood: each token with all others in sight.")
     if args.options:

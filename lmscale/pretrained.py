@@ -56,14 +56,14 @@ class Pretrained:
 def find_pretrained(start: Start, out: Path) -> tuple[Pretrained, ...]:
     """The run that a start names, or all finished ones of the study that it names, which have their final parameters.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, and for a record that cannot be read.
     """
     if not start.run:
         raise InputError("start.run: is not given; name a run or a study to begin from, or leave start out")
     if start.run != start.run.strip() or "\0" in start.run:
         raise InputError(f"start.run: {start.run!r} is no folder, run or study; give one of these")
     found = run_folders(start.run, out)
-    records = [(folder, record) for folder in found if (record := _record(folder)) is not None]
+    records = [(folder, record) for folder in found if (record := record_of(folder)) is not None]
     done = [(folder, record) for folder, record in records if record["row"]["status"] == "done"]
     if not done:
         why = "diverged" if records else "is not finished"
@@ -97,9 +97,13 @@ def run_folders(name: str, out: Path, field: str = "start.run") -> list[Path]:
     )
 
 
-def _record(folder: Path) -> dict | None:
+def record_of(folder: Path, field: str = "start.run") -> dict[str, Any] | None:
+    """The record of the run in a folder; None of one that is not finished. Moves nothing.
+
+    Raises InputError under `field` for one that cannot be read.
+    """
     study = folder.parent.parent
-    return Workspace(study.parent, study.name).record(folder.name)
+    return Workspace(study.parent, study.name).look_up(folder.name, field)
 
 
 def _pretrained(folder: Path, record: dict) -> Pretrained | None:

@@ -18,6 +18,9 @@ from dataclasses import dataclass, replace
 
 from analysis.errors import InputError
 from lmscale.config import Family, Objective
+from lmscale.data.pair_files import SEPARATOR
+
+TAB = SEPARATOR.decode()
 
 Tokens = tuple[int, ...]
 
@@ -124,3 +127,22 @@ class Layout:
             )
             for place in places
         ]
+
+
+def pair_of(before: str, filling: str, after: str) -> tuple[str, str]:
+    """What is given of a pair, and what is filled in after it: a source is given, up to its tab, and never scored.
+
+    Where there is no tab, all that stands before is the source, as of a prompt. Raises InputError where nothing does,
+    and for a filling that is neither all of a pair nor in its target.
+    """
+    if TAB in before or (before and TAB not in filling + after):
+        return before, filling
+    text = before + filling + after
+    if TAB not in text:
+        raise InputError(f"text: {text!r} has no tab; write a source, a tab and a target, which is scored")
+    if before or TAB not in filling:
+        raise InputError(f"text: {text!r} has {filling!r} in its source, which is given; fill a blank after its tab")
+    source, target = filling.split(TAB, 1)
+    if not target:
+        raise InputError(f"text: {text!r} has nothing after its tab; write the target that is scored")
+    return source + TAB, target

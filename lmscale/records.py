@@ -34,6 +34,8 @@ RUN_COLUMNS = (
     "pretrained_tokens",
 )
 # fmt: on
+RECORD = "record.json"
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what a damaged file of JSON raises
 # Which earlier records lack: empty cells
 LATER_COLUMNS = {"order", "params_trained", "start", "pretrained_tokens"}
 # loss_nats is held-out; train_loss_nats is the mean over the steps since the line before, on the text of
@@ -110,25 +112,40 @@ class Workspace:
 
     def record(self, run_id: str) -> dict | None:
         """The record of a finished run, or None. A record that cannot be read is set aside, and said."""
-        if run_id in self._known:
-            return self._known[run_id]
-        path = self.run(run_id) / "record.json"
         try:
-            record = unsealed(json.loads(path.read_text(encoding="utf-8")))
-            if record["row"]["run_id"] != run_id:
-                raise ValueError("its run_id is another run's")
-            needed = set(RUN_COLUMNS) - LATER_COLUMNS
-            if missing := {"scores", "steps", "branch_step"} - set(record) | needed - set(record["row"]):
-                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-            if on_store(path):
-                self._known[run_id] = record
-            return record
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = set_aside(path)
+            return self._read(run_id)
+        except UNREADABLE as error:
+            aside = set_aside(self.run(run_id) / RECORD)
             print(f"record of {run_id} cannot be read ({error}); set aside as {aside.name}, the run is repeated")
             return None
+
+    def look_up(self, run_id: str, field: str) -> dict | None:
+        """As `record`, for those who only read: nothing is moved. Raises InputError under `field` for a record that
+        cannot be read.
+        """
+        try:
+            return self._read(run_id)
+        except (*UNREADABLE, OSError) as error:
+            raise InputError(
+                f"{field}: {run_id!r} has a record that cannot be read ({error}); it is left as it is, name another run"
+            ) from None
+
+    def _read(self, run_id: str) -> dict | None:
+        if run_id in self._known:
+            return self._known[run_id]
+        path = self.run(run_id) / RECORD
+        try:
+            record = unsealed(json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if record["row"]["run_id"] != run_id:
+            raise ValueError("its run_id is another run's")
+        needed = set(RUN_COLUMNS) - LATER_COLUMNS
+        if missing := {"scores", "steps", "branch_step"} - set(record) | needed - set(record["row"]):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        if on_store(path):
+            self._known[run_id] = record
+        return record
 
     def scores(self, run_id: str) -> list[dict]:
         """Rows of scores.csv beside those of its record (SCORES). A file that cannot be read is set aside."""
@@ -139,7 +156,7 @@ class Workspace:
                 if any({*row, "slice"} != set(SCORE_COLUMNS) or row["run_id"] != run_id for row in found):
                     raise ValueError("its rows are no scores of this run")
                 rows += found
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except UNREADABLE as error:
                 set_aside(path)
                 print(f"scores of {run_id} in {path.name} cannot be read ({error}); set aside, score it again")
         return rows

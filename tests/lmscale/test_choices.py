@@ -1,12 +1,19 @@
 """Options in a blank, and whole texts: shares in closed form from the model's own probabilities of whole texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from networks import make_network
 from trained import make_model
 
 from analysis.errors import InputError
 from lmscale.choices import score_options, score_texts
+from lmscale.data.tokenizer_training import train_model
+from lmscale.data.vocabulary_kind import VocabularyKind
+from lmscale.inference import shared
 from lmscale.prompts import Asked
+from lmscale.reader import PieceReader
 
 TEXT, OPTIONS = "a ___ sat", ["cat", "horse", "ox"]
 
@@ -21,6 +28,32 @@ def test_shares_compare_whole_texts():
     assert [row.bytes for row in rows] == [len(option) + len(" sat") for option in OPTIONS]
     before = score_texts(model, ["a "])[0].nats
     np.testing.assert_allclose([row.nats for row in rows], whole - before, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["causal", "lstm"])
+def test_a_token_over_the_edge_is_paid_for_by_all(kind, tmp_path):
+    """A vocabulary where 'impo' is one token, 'import' and 'impost' too, and 'impose' several: shares are those of the
+    whole texts all the same. Texts each by itself, given their own tokens, are other nats apart.
+    """
+    path = tmp_path / "bpe.model"
+    path.write_bytes(train_model(VocabularyKind(kind="bpe", pieces=280), ["import x", "impost", "important"] * 9))
+    reader = PieceReader(path)
+    network, layout = make_network(kind, vocab=reader.vocabulary.size)
+    model = replace(make_model(kind), engine=network, layout=layout, reader=reader)
+    before, options, after = "an impo", ["rt", "st", "se"], " é"
+    tokens = {option: reader.encode(before + option + after) for option in options}
+    common = [shared(reader.encode(before), each) for each in tokens.values()]
+    assert len(set(common)) > 1  # the edge merges for some, and not for others
+    rows = score_options(model, f"{before}___{after}", options)
+    whole = np.array([each.nats for each in score_texts(model, [before + o + after for o in options])])
+    expected = np.exp(-whole) / np.exp(-whole).sum()
+    np.testing.assert_allclose([row.share or 0 for row in rows], expected, atol=1e-6)
+    assert [row.tokens for row in rows] == [len(each) - min(common) for each in tokens.values()]
+    given = reader.decode(tokens["rt"][: min(common)])
+    assert given == "an "
+    assert [row.bytes for row in rows] == [len((before + o + after).encode()) - len(given) for o in options]
+    alone = np.array([each.nats for each in model.fill([(before, option, after) for option in options])])
+    assert abs((alone - alone[0]) - (whole - whole[0])).max() > 1
 
 
 @pytest.mark.parametrize("by", ["bytes", "tokens"])
@@ -50,6 +83,62 @@ def test_spans_see_both_sides():
     near, far = (score_options(model, text, ["cat", "ox"])[0].nats for text in ("a ___ sat", "a ___ ran off"))
     assert near != pytest.approx(far, abs=1e-3)  # what stands after the blank is read, and not scored
     assert score_options(model, "a ___ sat", ["cat", "ox"])[0].bytes == 3
+
+
+@pytest.mark.parametrize("kind", ["pairs", "encoder_pairs"])
+def test_of_a_pair_the_target_is_scored(kind):
+    """The rows of training, by hand: a decoder reads source, tab and target, or an encoder the source and its tab, of
+    which the decoder begins with the last; what counts are the target's tokens.
+    """
+    model, source, target = make_model(kind), "le chat", "the cat"
+    read = (model.layout.start_id, *model.encode(source + "\t"))
+    asked, encoded = tuple(model.encode(target)), kind == "encoder_pairs"
+    inputs = read[-1:] if encoded else read
+    (told,) = model.engine.scores(
+        [
+            Asked(
+                inputs=(*inputs, *asked[:-1]),
+                targets=(*inputs[1:], *asked),
+                first_scored=len(inputs) - 1,
+                source=read if encoded else (),
+                prefix=0 if encoded else len(read),
+                first_position=len(read) - 1 if encoded else 0,
+            )
+        ]
+    )
+    (row,) = score_texts(model, [f"{source}\t{target}"])
+    assert row.nats == pytest.approx(-told.log_probs.sum(), abs=1e-4)
+    assert (row.tokens, row.bytes) == (len(target), len(target))
+    for context in (source, source + "\t"):
+        assert row.nats == pytest.approx(-model.log_probs(context, target).sum(), abs=1e-5)
+    rows = score_options(model, f"{source}\tthe ___!", ["cat", "horse"])
+    expected = [-model.log_probs(f"{source}\tthe ", option + "!").sum() for option in ("cat", "horse")]
+    np.testing.assert_allclose([each.nats for each in rows], expected, atol=1e-5)
+    assert [each.bytes for each in rows] == [len("cat!"), len("horse!")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("le chat", None, "text: 'le chat' has no tab; write a source, a tab and a target"),
+        ("le chat\t", None, r"text: 'le chat\\t' has nothing after its tab"),
+        ("le ___", ["chat", "roi"], "text: 'le ___' has no tab; write a source"),
+        ("le ___", ["chat\tthe", "roi"], "text: 'le ___' has no tab; write a source"),
+        ("le ___\tthe cat", ["chat", "roi"], r"text: 'le ___\\tthe cat' has its blank in the source"),
+        ("___\tthe cat", ["chat", "roi"], "has its blank in the source"),
+    ],
+)
+def test_what_is_no_pair_is_refused(text, options, words):
+    model = make_model("encoder_pairs")
+    with pytest.raises(InputError, match=words) as raised:
+        score_options(model, text, options) if options else score_texts(model, [text])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("before", "after"), [("le ", "\tthe cat"), ("", "\tthe cat")])
+def test_no_filling_of_a_source_is_scored(before, after):
+    with pytest.raises(InputError, match=r"text: .* has 'chat' in its source, which is given"):
+        make_model("encoder_pairs").fill([(before, "chat", after)])
 
 
 @pytest.mark.parametrize(

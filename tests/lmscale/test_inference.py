@@ -15,10 +15,12 @@ from trained import make_model
 from analysis.errors import InputError
 from lmscale.checkpoint import Checkpoints
 from lmscale.cli import main
+from lmscale.config import Start
 from lmscale.data.tokenizer_training import train_model
 from lmscale.data.vocabulary_kind import VocabularyKind
-from lmscale.files import as_json, sealed
+from lmscale.files import as_json, sealed, unsealed
 from lmscale.inference import Model, load_run
+from lmscale.pretrained import find_pretrained
 from lmscale.records import RUN_COLUMNS
 from lmscale.sampling import Sampling
 
@@ -107,6 +109,43 @@ def test_what_is_no_run_is_said(out, name, words):
     write_record(out / "other" / "runs" / "ill", make_model("causal"), status="diverged")
     with pytest.raises(InputError, match=words):
         load_run(name, out)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("copy", "its run_id is another run's"),
+        ("older", "it lacks recipe"),
+        ("cut", "(Unterminated|Expecting)"),
+        ("edited", "its content differs from its hash"),
+    ],
+)
+def test_asking_leaves_every_record_where_it_is(out, tmp_path, name, words):
+    """Also one that a sweep would set aside and train again; the study that holds it is refused likewise."""
+    runs = tmp_path / "made" / "runs"
+    shutil.copytree(out / "made" / "runs" / "a", runs / "a")
+    shutil.copytree(runs / "a", runs / name)
+    file = runs / name / "record.json"
+    match name:
+        case "older":
+            record = unsealed(json.loads(file.read_text()))
+            record["row"]["run_id"] = name
+            del record["row"]["recipe"]
+            file.write_text(as_json(sealed(record)))
+        case "cut":
+            file.write_text(file.read_text()[:100])
+        case "edited":
+            record = json.loads(file.read_text())
+            record["row"]["params"] += 1
+            file.write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for asked in (name, "made"):
+        with pytest.raises(InputError, match=rf"^run: '{name}' has a record that cannot be read \({words}.*$"):
+            load_run(asked, tmp_path)
+    with pytest.raises(InputError, match=rf"^start.run: '{name}' has a record that cannot be read"):
+        find_pretrained(Start(run=str(runs / name)), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert load_run("a", tmp_path).run_id == "a"
 
 
 def test_damaged_parameters_are_refused(out, tmp_path):
