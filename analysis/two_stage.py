@@ -6,7 +6,6 @@ from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from analysis.abilities import clusters, require_shares
 from analysis.clustered import line
@@ -155,7 +154,8 @@ def require_told(table: Table, scores: Array, chance: float | None) -> None:
         raise InputError(f"scores: all are {scores.mean():.3g}: no law of a score that does not change")
     if chance is not None and scores.max() <= chance:
         raise InputError(f"scores: none is above chance, {chance:.3g}: no law of a task that nothing has learned")
-    slope = line(rankdata(table.loss_nats), scores, clusters(table))  # ranks: the link is no straight line
+    ranks = table.frame["loss_nats"].rank().to_numpy(np.float64)  # the link is no straight line
+    slope = line(ranks, scores, clusters(table))
     if slope is not None and slope.slope > 0 and slope.p_value <= LEVEL:
         raise InputError("scores: they fall as the loss does, which neither form can; see the kinds of scaling")
     if slope is None or slope.p_value > LEVEL:
