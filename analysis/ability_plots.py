@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from analysis.abilities import Ability, Metric, scale_of
 from analysis.emergence import Emergence, Staged, TaskAnswer
 from analysis.identify import distinct
-from analysis.plots import COLOURS, FEW_SIZES, HELD_OUT, blank_figure, draw_colour_bar, draw_legend
+from analysis.plots import COLOURS, FEW_SIZES, HELD_OUT, blank_figure, draw_colour_bar, draw_legend, file_part
 from analysis.prompting import Prompting
 from analysis.sharpness import Sharpness
 from analysis.summary import count
@@ -32,7 +32,7 @@ def ability_figures(result: Emergence) -> Mapping[str, Figure]:
     """Two figures a task, by name: its metrics over the scale, and its law where it has one."""
     found: dict[str, Figure] = {}
     for answer in result.tasks:
-        name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in answer.ability.task)[:60]
+        name = file_part(answer.ability.task)
         found[name] = metrics_figure(answer.ability, result.against, answer.sharpness)
         if answer.laws:
             found[f"{name}_two_stages"] = law_figure(answer)

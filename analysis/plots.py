@@ -166,6 +166,11 @@ def save_both(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [save(figure, folder / f"{name}{suffix}") for suffix in (".png", ".svg")]
 
 
+def file_part(name: str) -> str:
+    """A name as a part of a file's."""
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)[:60]
+
+
 def blank_figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     FigureCanvasAgg(figure)

@@ -45,7 +45,7 @@ def abilities(args: argparse.Namespace) -> int:
     from analysis.ability_plots import ability_figures
     from analysis.emergence import emergence
     from analysis.emergence_text import emergence_json, emergence_text
-    from analysis.plots import save_both
+    from analysis.plots import file_part, save_both
 
     bootstrap, seed = resamples(args)
     path, table = find(args.runs, args.out), table_asked(args)
@@ -67,7 +67,7 @@ def abilities(args: argparse.Namespace) -> int:
         files = [
             file
             for name, figure in ability_figures(result).items()
-            for file in save_both(figure, folder, "_".join(filter(None, ("ability", group and safe(group), name))))
+            for file in save_both(figure, folder, "_".join(filter(None, ("ability", group and file_part(group), name))))
         ]
         written[group] = [str(file) for file in files]
         head = [f"{args.by} {group}", ""] if group else []
@@ -101,14 +101,9 @@ def chances(given: list[str]) -> dict[str, float]:
     return found
 
 
-def safe(name: str) -> str:
-    """A name as a part of a file's."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)[:60]
-
-
 def tune_or_prompt(args: argparse.Namespace) -> int:
     from analysis.ability_plots import prompting_figure
-    from analysis.plots import save_both
+    from analysis.plots import file_part, save_both
     from analysis.prompting import tune_or_prompt as compare
     from analysis.prompting_text import prompting_json, prompting_text
 
@@ -117,7 +112,7 @@ def tune_or_prompt(args: argparse.Namespace) -> int:
     table = table_asked(argparse.Namespace(**{**vars(args), "by": "run_id"}))  # nothing is fitted to several runs
     result = compare(path, table, task=args.task, metric=args.metric, bootstrap=bootstrap, seed=seed)
     folder = args.figures or (path if path.is_dir() else path.parent) / "figures"
-    files = save_both(prompting_figure(result), folder, f"tune_or_prompt_{safe(result.task)}")
+    files = save_both(prompting_figure(result), folder, f"tune_or_prompt_{file_part(result.task)}")
     say(args, "\n".join([prompting_text(result), "", *map(str, files)]))
     if args.json:
         write_json(args.json, {**prompting_json(result), "figures": [str(file) for file in files]})

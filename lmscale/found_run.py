@@ -13,7 +13,7 @@ from lmscale.data.shards import Vocabulary
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.files import on_store
 from lmscale.places import user_cache
-from lmscale.pretrained import digest_of, record_of, run_folders
+from lmscale.pretrained import digest_of, lacking, record_of, run_folders
 from lmscale.prompts import Layout
 from lmscale.shapes import SHAPES, Shape
 from lmscale.spans import extra_ids
@@ -115,7 +115,4 @@ def _found(folder: Path, record: dict[str, Any]) -> FoundRun:
             record=record,
         )
     except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{FIELD}: the record of {folder.name!r} lacks {error}, as one of another version of lmscale does; name a "
-            "run of this one"
-        ) from None
+        raise lacking(FIELD, folder, error) from None

@@ -132,10 +132,15 @@ def _pretrained(folder: Path, record: dict) -> Pretrained | None:
             objective=row["objective"],
         )
     except (KeyError, TypeError) as error:
-        raise InputError(
-            f"start.run: the record of {folder.name!r} lacks {error}, as one of another version of lmscale does; "
-            "begin from a run of this one"
-        ) from None
+        raise lacking("start.run", folder, error) from None
+
+
+def lacking(field: str, folder: Path, error: Exception) -> InputError:
+    """What to raise under `field` for a record without what is needed of it."""
+    return InputError(
+        f"{field}: the record of {folder.name!r} lacks {error}, as one of another version of lmscale does; name a "
+        "run of this one"
+    )
 
 
 def digest_of(folder: Path, step: int) -> str | None:

@@ -35,7 +35,9 @@ LEXICON, CHAIN, BILINGUAL, LABELLED = MADE = (
     "bilingual",
     "labelled",
 )  # of the modules of these names, by settings of a corpus
-BUILT_IN = ("python_source", "package_source", *MADE)
+FOUND = ("python_source", "package_source")  # on this machine
+BUILT_IN = (*FOUND, *MADE)
+MIXED = (*FOUND, CHAIN)  # those that a user's Mixture may name
 PREFIXES = (tfds_folder.PREFIX, hub.PREFIX)
 JSON, PARQUET, INTEGERS = (".jsonl", ".ndjson", ".json"), (".parquet",), (".npy", ".bin")
 PAIRS = (".tsv",)

@@ -33,11 +33,8 @@ def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:
         return _register("files", corpus)
     if sources.is_own(corpus):
         return _register(re.sub(r"[^\w.-]", "_", corpus.task), corpus)
-    for name in sources.BUILT_IN:  # a user's Mixture may name them
-        if (
-            name not in (sources.LEXICON, sources.BILINGUAL, sources.LABELLED)
-            and name not in seqio.TaskRegistry.names()
-        ):
+    for name in sources.MIXED:
+        if name not in seqio.TaskRegistry.names():
             _register(name, replace(corpus, task=name, slices=()))
     if corpus.module is not None:
         _import(corpus.module)

@@ -6,6 +6,7 @@ After Power et al. 2022 (arXiv:2201.02177) and, for the scratchpad, Nye et al. 2
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import Item, Split, Task
@@ -53,13 +54,4 @@ ADDITION = Task(
     key=key,
     version=2,
 )
-SCRATCHPAD = Task(
-    name="addition_scratchpad",
-    difficulty=29,
-    measure="the modulus",
-    least=5,
-    most=997,
-    make=make_worked,
-    key=key,
-    version=2,
-)
+SCRATCHPAD = replace(ADDITION, name="addition_scratchpad", make=make_worked)

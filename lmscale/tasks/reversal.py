@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from lmscale.tasks.copying import ALPHABET, SHORTEST, length
+from dataclasses import replace
+
+from lmscale.tasks.copying import ALPHABET, COPYING, length
 from lmscale.tasks.draws import Draws
-from lmscale.tasks.item import Item, Split, Task
+from lmscale.tasks.item import Item, Split
 from lmscale.tasks.near import near_strings, shuffled
 
 
@@ -15,11 +17,4 @@ def make(draws: Draws, longest: int, split: Split) -> Item:
     return Item(prompt=f"turn {word}:", answer=answer, options=options, chance=1 / 4)
 
 
-REVERSAL = Task(
-    name="reversal",
-    difficulty=5,
-    measure="letters of the longest string",
-    least=SHORTEST,
-    most=32,
-    make=make,
-)
+REVERSAL = replace(COPYING, name="reversal", make=make)
