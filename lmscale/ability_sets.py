@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +15,7 @@ from lmscale.abilities import Abilities
 from lmscale.ability_scores import ability_scores
 from lmscale.config import Corpus
 from lmscale.data.clean.prepared import BYTES
-from lmscale.data.loader import EvaluationSet
+from lmscale.data.loader import EvaluationSet, made_set
 from lmscale.data.shards import Split, Vocabulary
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet, Score, by_window
@@ -238,18 +237,8 @@ def _windows(asked: Sequence[Asked], start_id: int) -> tuple[EvaluationSet, NDAr
                 prompts[row], documents[row] = len(prompt), number
                 row += 1
             number += 1
-    digest = hashlib.sha256(tokens.astype("<i4").tobytes() + weights.astype("<f4").tobytes())
-    digest.update(repr([(part.slice, part.most, [item.answer for item in part.items]) for part in asked]).encode())
-    scored = weights.sum(axis=1, dtype=np.float64)
-    windows = EvaluationSet(
-        tokens=tokens,
-        weights=weights,
-        documents=documents,
-        bytes_scored=int(scored.sum()),
-        digest=digest.hexdigest(),
-        window_bytes=scored,
-    )
-    return windows, prompts
+    told = [(part.slice, part.most, [item.answer for item in part.items]) for part in asked]
+    return made_set(tokens, weights, documents, told), prompts
 
 
 def check_apart(abilities: Abilities, corpus: Corpus) -> None:

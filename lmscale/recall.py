@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from analysis.proportions import wilson
 from lmscale.data.facts import FACTS_SET, Fact, Facts, make_facts
-from lmscale.data.loader import EvaluationSet
+from lmscale.data.loader import EvaluationSet, made_set
 from lmscale.data.shards import Vocabulary
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.evaluate import NamedSet, Score, by_window
@@ -101,14 +100,5 @@ def _windows(made: Sequence[Fact], pool: Sequence[str], start_id: int, sequence:
         tokens[row, 1 : len(line) + 1] = line.astype(np.int32) + BYTE_OFFSET
         weights[row, len(before) : len(line)] = 1
     documents = np.repeat(np.arange(len(made), dtype=np.int32), len(pool))
-    digest = hashlib.sha256(tokens.astype("<i4").tobytes() + weights.astype("<f4").tobytes())
-    digest.update(repr([(fact.repeats, fact.attribute) for fact in made]).encode())
-    scored = weights.sum(axis=1, dtype=np.float64)
-    return EvaluationSet(
-        tokens=tokens,
-        weights=weights,
-        documents=documents,
-        bytes_scored=int(scored.sum()),
-        digest=digest.hexdigest(),
-        window_bytes=scored,
-    )
+    told = [(fact.repeats, fact.attribute) for fact in made]
+    return made_set(tokens, weights, documents, told)

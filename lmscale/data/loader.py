@@ -173,6 +173,25 @@ class EvaluationSet:
         return int(self.weights.sum(dtype=np.float64))
 
 
+def made_set(
+    tokens: NDArray[np.int32], weights: NDArray[np.float32], documents: NDArray[np.int32], told: object
+) -> EvaluationSet:
+    """Windows of text that was made, in bytes, each target that counts being one. `told` is what else tells one set
+    from another.
+    """
+    digest = hashlib.sha256(tokens.astype("<i4").tobytes() + weights.astype("<f4").tobytes())
+    digest.update(repr(told).encode())
+    scored = weights.sum(axis=1, dtype=np.float64)
+    return EvaluationSet(
+        tokens=tokens,
+        weights=weights,
+        documents=documents,
+        bytes_scored=int(scored.sum()),
+        digest=digest.hexdigest(),
+        window_bytes=scored,
+    )
+
+
 def evaluation_set(*splits: Split, sequence: int, tokens: int) -> EvaluationSet:
     """A fixed sample of held-out windows, about `tokens` targets of them and never more.
 
