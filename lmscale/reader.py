@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from analysis.errors import InputError
 from lmscale.data import lexicon
 from lmscale.data.shards import MANIFEST, Vocabulary
-from lmscale.data.tokenizers import BYTE_OFFSET, ByteTokenizer, LetterTokenizer, SentencePieceTokenizer
+from lmscale.data.tokenizers import BYTE_OFFSET, ByteTokenizer, LetterTokenizer, SentencePieceTokenizer, bytes_of
 from lmscale.data.vocabulary_store import MODEL, VOCABULARIES
 
 OPTION = "vocabulary"
@@ -47,7 +47,7 @@ class ByteReader:
         return [byte + BYTE_OFFSET for byte in _utf8(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return bytes(i - BYTE_OFFSET for i in ids if 0 <= i - BYTE_OFFSET < 256).decode(errors="replace")
+        return bytes_of(list(ids)).decode(errors="replace")
 
     def starts(self, text: str) -> list[int]:
         return [place for place, letter in enumerate(text) for _ in _utf8(letter)]

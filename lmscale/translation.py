@@ -17,7 +17,7 @@ from analysis.proportions import wilson
 from lmscale.corpora import TRANSLATED
 from lmscale.data.loader import EvaluationSet
 from lmscale.data.permutation import permute
-from lmscale.data.tokenizers import BYTE_OFFSET
+from lmscale.data.tokenizers import bytes_of
 from lmscale.evaluate import NamedSet, Score, by_window
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Translations(NamedSet):
         count = len(right)
         share, (low, high) = hits / count, wilson(hits, count)
         spread = math.sqrt(share * (1 - share) / (count - 1)) if count > 1 else None
-        chrf, stderr = corpus_chrf([_text(x) for x in mine], [_text(x) for x in right])
+        chrf, stderr = corpus_chrf(*([bytes_of(x).decode(errors="replace") for x in each] for each in (mine, right)))
         return [
             Score(metric="exact", value=share, stderr=spread),
             Score(metric="exact_low", value=low, stderr=None),
@@ -77,11 +77,6 @@ def _answer(tokens: NDArray[np.int32], given: NDArray[np.float32], end: int) -> 
     """What stands after the tokens that were given, up to end-of-sequence and with it, if it is there."""
     rest = tokens[int(given.sum()) :].tolist()
     return tuple(rest[: rest.index(end) + 1] if end in rest else rest)
-
-
-def _text(tokens: Sequence[int]) -> str:
-    """Bytes as text; other tokens, those that pad the vocabulary among them, stand for none."""
-    return bytes(token - BYTE_OFFSET for token in tokens if 0 <= token - BYTE_OFFSET < 256).decode(errors="replace")
 
 
 def corpus_chrf(written: Sequence[str], asked: Sequence[str]) -> tuple[float, float | None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import InputError
 from lmscale.config import Corpus
@@ -43,6 +43,12 @@ class Tokenizer(Protocol):
     def encode(self, documents: Sequence[bytes]) -> tuple[NDArray, NDArray[np.int64]]:
         """Tokens of all documents end to end, end-of-sequence included, and how many each has."""
         ...
+
+
+def bytes_of(tokens: ArrayLike) -> bytes:
+    """The text behind tokens of the byte vocabulary; end-of-sequence and ids beyond it stand for none."""
+    values = np.asarray(tokens, np.int64) - BYTE_OFFSET
+    return values[(values >= 0) & (values < 256)].astype(np.uint8).tobytes()
 
 
 def describe_vocabulary(

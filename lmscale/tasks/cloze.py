@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from analysis.errors import InputError
+from lmscale.data.tokenizers import bytes_of
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import Item
 from lmscale.tasks.near import shuffled
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 WORD = re.compile(rb"(?<![A-Za-z_0-9])[A-Za-z]{4,8}(?![A-Za-z_0-9])")
 DOCUMENTS = 2000  # that are looked through at the most
 STRETCH = 1024  # bytes
-BYTE_OFFSET = 3  # of seqio.ByteVocabulary
 
 
 def cloze_items(splits: Sequence[Split], context: int, count: int, seed: int) -> tuple[Item, ...]:
@@ -34,8 +32,7 @@ def cloze_items(splits: Sequence[Split], context: int, count: int, seed: int) ->
     found: list[tuple[str, str]] = []
     words: dict[int, set[str]] = defaultdict(set)
     for split, number in draws.sample(every, min(DOCUMENTS, len(every))):
-        tokens = split.document(number).astype(np.int32) - BYTE_OFFSET
-        text = bytes(tokens[(tokens >= 0) & (tokens < 256)].astype(np.uint8))
+        text = bytes_of(split.document(number))
         for start in range(0, len(text), STRETCH):
             here = [match for match in WORD.finditer(text, start, start + STRETCH) if match.start() >= context]
             here = [match for match in here if text[match.start() - context : match.start()].isascii()]

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from gzip import GzipFile
 from pathlib import Path
 
-import numpy as np
-
 from analysis.errors import InputError
 from lmscale.config import Corpus
 from lmscale.data.clean.contamination import Overlap
 from lmscale.data.shards import Shards, Split
 from lmscale.data.sources import Document
-from lmscale.data.tokenizers import BYTE_OFFSET
+from lmscale.data.tokenizers import bytes_of
 from lmscale.typed import check
 
 BYTES = "bytes"  # the vocabulary of lmscale.data.tasks: seqio's, in which byte b is token b + 3
@@ -30,9 +28,7 @@ def shard_documents(split: Split, name: str) -> Iterator[Document]:
             "the texts themselves with lmscale.data.clean.contamination.find_overlap"
         )
     for number in range(split.documents):
-        tokens = split.document(number)
-        text = (tokens[tokens >= BYTE_OFFSET] - BYTE_OFFSET).astype(np.uint8).tobytes()
-        yield Document(name=f"{name}#{number}", text=text)
+        yield Document(name=f"{name}#{number}", text=bytes_of(split.document(number)))
 
 
 @dataclass(frozen=True, kw_only=True)
