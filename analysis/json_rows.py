@@ -22,6 +22,7 @@ class Columns:
         self.source = source
         self.rows: list[int] = []
         self._cells: dict[str, list[Any]] = {}
+        self._first: dict[str, int] = {}  # what stands before a column's first cell is not held
         self._names: tuple[str, ...] = ()  # of the last record: most have the same
         self._appends: list[Callable[[Any], None]] = []
 
@@ -31,8 +32,8 @@ class Columns:
         if names != self._names:
             count = len(self.rows)
             for name in names:
-                cells = self._cells.setdefault(name, [])
-                cells += [None] * (count - len(cells))
+                cells, first = self._cells.setdefault(name, []), self._first.setdefault(name, count)
+                cells += [None] * (count - first - len(cells))
             self._names, self._appends = names, [self._cells[name].append for name in names]
             if len(self._cells) > MAX_COLUMNS:
                 raise too_many(self.source, f"more than {MAX_COLUMNS:,} columns")
@@ -44,7 +45,10 @@ class Columns:
 
     def frame(self) -> pd.DataFrame:
         count = len(self.rows)
-        columns = {name: _typed(cells + [None] * (count - len(cells))) for name, cells in self._cells.items()}
+        columns = {}
+        for name, cells in self._cells.items():
+            before = [None] * self._first[name]
+            columns[name] = _typed(before + cells + [None] * (count - len(before) - len(cells)))
         return pd.DataFrame(columns, index=range(count), copy=False)
 
 

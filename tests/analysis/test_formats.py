@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import json
 import resource
 import time
@@ -324,6 +325,14 @@ def test_hostile_files_are_refused_at_once(tmp_path, name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)), min_size=1, max_size=12))
+def test_names_that_come_late_or_now_and_then_are_read_as_pandas_reads_them(records):
+    frame, rows, _ = json_rows.read_lines(io.BytesIO("\n".join(map(json.dumps, records)).encode()), "a")
+    assert rows == list(range(1, len(records) + 1))
+    expected = pd.DataFrame(records, index=range(len(records)))
+    pd.testing.assert_frame_equal(frame, expected, check_dtype=False, check_column_type=False)
 
 
 @pytest.mark.parametrize("line", [b"\n", b"{}\n", b"torn\n"])
