@@ -35,15 +35,16 @@ class Discounts:
 def discounts(counts: NDArray[np.uint32]) -> Discounts:
     """D_j = j - (j + 1) Y n_{j+1} / n_j with Y = n_1 / (n_1 + 2 n_2) and n_j grams of count j (TR-10-98, eq. 26).
 
-    Where n_1, n_2 or n_3 is 0 or a discount is outside 0 .. j (few grams, or nearly all of them seen often, as bytes
-    are at low orders), all three are KenLM's fallback.
+    Where n_1, n_2 or n_3 is 0 or a discount is not above 0 or is above j (few grams, or nearly all of them seen often,
+    as bytes are at low orders), all three are KenLM's fallback. KenLM itself takes a discount of exactly 0, which
+    leaves a context whose grams all have that count nothing for other tokens: their probability would be 0.
     """
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
     if not (n1 and n2 and n3):
         return Discounts(values=FALLBACK, fallback=True)
     y = n1 / (n1 + 2 * n2)
     values = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-    if not all(0 <= value <= j for j, value in enumerate(values, 1)):
+    if not all(0 < value <= j for j, value in enumerate(values, 1)):
         return Discounts(values=FALLBACK, fallback=True)
     return Discounts(values=values, fallback=False)
 

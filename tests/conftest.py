@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 ALLOW_SKIP = "LMSCALE_ALLOW_SKIP"
 ALOUD = ("Skipped: engine ", "Skipped: peers: ")  # reasons that are said at the end
+
+# the same examples in every run; `pytest --hypothesis-profile default` draws others, which found things of its own
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # LLVM takes longer to optimise the tests' programs than they run; XLA's own passes are those of every day

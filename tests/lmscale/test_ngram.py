@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from grams import EOS, LARGE, counted, random_windows, spread
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
@@ -111,6 +111,7 @@ def test_keys_that_do_not_fit_in_64_bits_give_the_same_model():
 
 
 @settings(max_examples=60, deadline=None)
+@example(order=5, seed=7499, shape=(14, 14), vocab=5, eos=EOS)  # D3 of the unigrams comes to 0
 @given(
     order=st.integers(1, 6),
     seed=st.integers(0, 2**32 - 1),
