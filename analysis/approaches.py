@@ -13,7 +13,7 @@ from analysis.fit import Fit
 from analysis.isoflop import IsoFlop, isoflop
 from analysis.laws import budgets as require_budgets
 from analysis.optimal import OptimalRow, budgets_asked, optimal, optimal_rows
-from analysis.powerlaw import LEAST_FOR_FLOOR
+from analysis.profiles.powerlaw import LEAST_FOR_FLOOR
 from analysis.uncertainty import require_resamples
 
 T = TypeVar("T")

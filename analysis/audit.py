@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.form import Runs
-from analysis.forms import form_of
-from analysis.identify import require_identifiable
 from analysis.laws import Array, Law, flops_6nd
-from analysis.sandwich import Noise, covariance
-from analysis.targets import slopes
+from analysis.solving.form import Runs
+from analysis.solving.forms import form_of
+from analysis.solving.identify import require_identifiable
+from analysis.solving.sandwich import Noise, covariance
+from analysis.solving.targets import slopes
 
 NORMAL_975 = 1.959964  # 97.5 % point of the standard normal distribution
 
@@ -73,7 +73,8 @@ def sensitivities(params: Array, tokens: Array, law: Law, flops: float) -> tuple
     """How log L of each run answers to the K coordinates in which `law` is fitted, [n, K]; and how log N* at the budget
     `flops` does, [K].
 
-    The coordinates are logarithms and exponents, counted from the middle of the runs (analysis.form): all of order one.
+    The coordinates are logarithms and exponents, counted from the middle of the runs (analysis.solving.form): all of
+    order one.
     """
     runs = Runs(params=params, tokens=tokens, loss_nats=law.predict(params, tokens))
     form = form_of(law.name).of(runs)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from analysis.errors import InputError
 from analysis.fit import Fit, Options, fit, suited
-from analysis.forms import form_of
 from analysis.laws import Chinchilla
+from analysis.solving.forms import form_of
 from analysis.table import Table
 from analysis.uncertainty import require_resamples
 

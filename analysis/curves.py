@@ -10,11 +10,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.errors import InputError, require_choice
-from analysis.excluded import Excluded, ExcludedRows
-from analysis.formats import load
 from analysis.laws import Array, flops_6nd
-from analysis.rows import ROW, chosen, keep_rows_with_cells, keep_whole_rows, leave_out, listed, numbers, plain, texts
-from analysis.selection import Where
+from analysis.reading.excluded import Excluded, ExcludedRows
+from analysis.reading.formats import load
+from analysis.reading.rows import (
+    ROW,
+    chosen,
+    keep_rows_with_cells,
+    keep_whole_rows,
+    leave_out,
+    listed,
+    numbers,
+    plain,
+    texts,
+)
+from analysis.reading.selection import Where
 from analysis.table import Table, read
 
 Points = Literal["decayed", "all"]

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from datetime import date
 
 from analysis.approaches import Approaches, compare
-from analysis.counting import Counted, counted
 from analysis.curves import Curves
+from analysis.deciding.counting import Counted, counted
+from analysis.deciding.limited import LimitedRow, limited
+from analysis.deciding.near_best import WITHIN_NATS, NearBest, near_best
+from analysis.deciding.served import ServedRow, served
+from analysis.deciding.stock import stock_warnings
 from analysis.errors import InputError
 from analysis.fit import Fit
-from analysis.limited import LimitedRow, limited
-from analysis.near_best import WITHIN_NATS, NearBest, near_best
 from analysis.optimal import OptimalRow, budgets_asked, optimal, row_warnings
-from analysis.served import ServedRow, served
-from analysis.stock import stock_warnings
 
 
 @dataclass(frozen=True, kw_only=True)

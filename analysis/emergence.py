@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.abilities import MAIN, SHARES, Ability
 from analysis.errors import InputError
 from analysis.fit import Fit
-from analysis.forms import form_of
-from analysis.kinds import Scaling, scaling_kinds
 from analysis.laws import Chinchilla
-from analysis.links import Exponential, Sigmoid
-from analysis.sharpness import Sharpness, every_sharpness
+from analysis.skills.abilities import MAIN, SHARES, Ability
+from analysis.skills.kinds import Scaling, scaling_kinds
+from analysis.skills.links import Exponential, Sigmoid
+from analysis.skills.sharpness import Sharpness, every_sharpness
+from analysis.skills.two_stage import HeldOutScore, TwoStage, fit_loss, held_out_scores, require_told, two_stage
+from analysis.solving.forms import form_of
 from analysis.table import Table
-from analysis.two_stage import HeldOutScore, TwoStage, fit_loss, held_out_scores, require_told, two_stage
 from analysis.uncertainty import require_resamples
 
 HELD_OUT = 0.15  # share of the runs, those of largest compute, that both stages predict from the others

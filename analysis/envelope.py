@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from analysis.curves import Curves
 from analysis.errors import InputError, require_choice
-from analysis.identify import require_identifiable
 from analysis.laws import Array
-from analysis.powerlaw import LEAST_FOR_INTERVAL, Compute, Frontier, intervals_of, loss_law, power_law
+from analysis.profiles.powerlaw import LEAST_FOR_INTERVAL, Compute, Frontier, intervals_of, loss_law, power_law
+from analysis.solving.identify import require_identifiable
 from analysis.uncertainty import require_resamples
 
 Estimator = Literal["crossings", "points"]

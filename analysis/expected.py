@@ -1,7 +1,7 @@
 """What a planned study will tell: many such studies simulated under a prior law, and all fitted in one batch.
 
-Beside the linearised standard errors (analysis.sandwich) these know that exponents are bounded, that log N* is no
-linear function of the data, and that a fit of few runs is no large sample.
+Beside the linearised standard errors (analysis.solving.sandwich) these know that exponents are bounded, that log N* is
+no linear function of the data, and that a fit of few runs is no large sample.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.deciding.planned import Planned
+from analysis.deciding.prior import Prior
 from analysis.errors import InputError
-from analysis.form import Form, Runs
-from analysis.forms import form_of
-from analysis.identify import require_identifiable
 from analysis.laws import Array
-from analysis.planned import Planned
-from analysis.prior import Prior
-from analysis.sandwich import covariance
-from analysis.solve import HUBER_DELTA, Loss, minimise
-from analysis.targets import LOGARITHMS, quantities, require_interior, slopes
+from analysis.solving.form import Form, Runs
+from analysis.solving.forms import form_of
+from analysis.solving.identify import require_identifiable
+from analysis.solving.sandwich import covariance
+from analysis.solving.solve import HUBER_DELTA, Loss, minimise
+from analysis.solving.targets import LOGARITHMS, quantities, require_interior, slopes
+from analysis.solving.verdict import NEAR, SINGULAR
+from analysis.solving.widening import resampling_of, widening
 from analysis.uncertainty import interval
-from analysis.verdict import NEAR, SINGULAR
-from analysis.widening import resampling_of, widening
 
 SIMULATIONS = 1000
 MIDDLE = (0.158655, 0.841345)  # of a normal distribution: one standard deviation to either side
@@ -31,7 +31,7 @@ FEW = 0.025  # of the simulated studies
 FAR = 10.5  # times the largest run
 MOST_SAID = 1e4
 WIDE = 2.0  # high end of an interval of N* over its low end
-FEW_TRAJECTORIES = 10  # as analysis.verdict warns
+FEW_TRAJECTORIES = 10  # as analysis.solving.verdict warns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.errors import InputError
-from analysis.excluded import ExcludedRows
-from analysis.form import Form, Runs
-from analysis.forms import form_of
-from analysis.identify import require_identifiable
 from analysis.laws import Array, Chinchilla, Law
-from analysis.linearised import linearised
-from analysis.rows import ROW, chosen, numbers, refuse_more_unique
-from analysis.search import Task, refit, search
-from analysis.solve import HUBER_DELTA, Kind, Loss, Residual
+from analysis.reading.excluded import ExcludedRows
+from analysis.reading.rows import ROW, chosen, numbers, refuse_more_unique
+from analysis.solving.form import Form, Runs
+from analysis.solving.forms import form_of
+from analysis.solving.identify import require_identifiable
+from analysis.solving.linearised import linearised
+from analysis.solving.search import Task, refit, search
+from analysis.solving.solve import HUBER_DELTA, Kind, Loss, Residual
+from analysis.solving.verdict import bounds_met, told, warnings_of
 from analysis.table import Table
 from analysis.uncertainty import Resampling, interval, require_resamples
-from analysis.verdict import bounds_met, told, warnings_of
 
 AGREE = 1e-9  # objectives of two starts closer than this, or than one part in a million, are one optimum
 ONE_COUNT = {"params": {"A", "alpha"}, "tokens": {"B", "beta"}}  # the terms that runs tell in which one count varies
@@ -122,9 +122,9 @@ def fit(
 ) -> Fit:
     """Fit `law` to a table by the sum over runs of Huber(delta) of log L_hat - log L (Besiroglu et al. 2024, eq. 2).
 
-    law: a key of analysis.forms.FORMS. loss: huber, mse (half squares) or lad (absolute values), of residuals in log or
-    in nats. weights: a column of the table, or [n], that multiplies each run's loss. fixed: parameters held at a
-    value, such as {"alpha": 0.35}.
+    law: a key of analysis.solving.forms.FORMS. loss: huber, mse (half squares) or lad (absolute values), of residuals
+    in log or in nats. weights: a column of the table, or [n], that multiplies each run's loss. fixed: parameters held
+    at a value, such as {"alpha": 0.35}.
     Raises InputError for an unknown law, a bad option, and a table that cannot tell the law's parameters.
     """
     require_resamples(bootstrap, seed)

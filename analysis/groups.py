@@ -10,10 +10,10 @@ import numpy as np
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
 from analysis.laws import Array
-from analysis.rows import listed, texts
-from analysis.summary import columns, count, number, table_lines, warning_lines
+from analysis.reading.rows import listed, texts
 from analysis.table import Table
 from analysis.uncertainty import interval
+from analysis.words.summary import columns, count, number, table_lines, warning_lines
 
 MOST_GROUPS = 20
 COMPARED = ("a", "alpha", "beta")

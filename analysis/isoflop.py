@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.budgets import TOLERANCE, Grouping, group
 from analysis.errors import InputError, require_choice
 from analysis.laws import Array, flops_6nd
-from analysis.powerlaw import (
+from analysis.profiles.budgets import TOLERANCE, Grouping, group
+from analysis.profiles.powerlaw import (
     LEAST_FOR_FLOOR,
     LEAST_FOR_INTERVAL,
     Compute,
@@ -23,7 +23,7 @@ from analysis.powerlaw import (
     power_law,
     unexplained,
 )
-from analysis.profile import (
+from analysis.profiles.profile import (
     AKIMA_POINTS,
     WINDOW,
     Method,
@@ -108,8 +108,8 @@ def isoflop(
 
     method: a parabola in log N (of `response`) within a factor `window` of the minimum, or Akima interpolation of all
     sizes. same_size: runs of one size and budget are averaged, or the best is taken (a sweep of learning rates).
-    budgets, tolerance: see analysis.budgets.group. noise: sd of a loss between seeds, in nats; None estimates a
-    relative one from the residuals of the profiles. resample: perturb the losses by that noise, or also draw the
+    budgets, tolerance: see analysis.profiles.budgets.group. noise: sd of a loss between seeds, in nats; None estimates
+    a relative one from the residuals of the profiles. resample: perturb the losses by that noise, or also draw the
     budgets with replacement. scatter: where the optima lie farther from the law than noise explains, include what is
     missing in weights and intervals. weights: 1/sd(log N*)^2, or equal ones. compute: of the laws, the budget's as
     given, or 6 N* D*.

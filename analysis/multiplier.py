@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.errors import InputError
 from analysis.fit import Fit
-from analysis.golden import crossing, sectioned
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, MOST_LOG, Array, Law
+from analysis.solving.golden import crossing, sectioned
 from analysis.uncertainty import interval
 
 POINTS = 9  # losses over the range that both fits reach

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.counting import (
+from analysis.deciding.counting import (
     COUNTINGS,
     Counting,
     Flops,
@@ -23,12 +23,12 @@ from analysis.counting import (
 )
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
-from analysis.forms import FORMS
 from analysis.isoflop import isoflop
 from analysis.laws import Array, Optimum
 from analysis.optimal import budgets_asked, require_interior
-from analysis.rows import listed
-from analysis.solve import HUBER_DELTA
+from analysis.reading.rows import listed
+from analysis.solving.forms import FORMS
+from analysis.solving.solve import HUBER_DELTA
 from analysis.table import Table
 
 LOSSES: Mapping[str, Mapping[str, Any]] = {

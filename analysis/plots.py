@@ -16,10 +16,10 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from analysis.backtest import Backtest
 from analysis.errors import InputError
 from analysis.fit import Fit
-from analysis.identify import distinct
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, Array
-from analysis.summary import count
+from analysis.solving.identify import distinct
 from analysis.uncertainty import interval
+from analysis.words.summary import count
 
 COLOURS = colormaps["viridis"]  # ordered in lightness: readable by the colour-blind and in grey
 FEW_SIZES = 8  # as many curves have a legend entry each; more share a colour bar

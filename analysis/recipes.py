@@ -5,10 +5,10 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.isoflop import IsoFlop, isoflop
-from analysis.links import FORMS
-from analysis.rows import numbers
+from analysis.reading.rows import numbers
+from analysis.skills.links import FORMS
+from analysis.skills.two_stage import HeldOutScore, fit_loss, judge, two_stage
 from analysis.table import Table, read
-from analysis.two_stage import HeldOutScore, fit_loss, judge, two_stage
 
 PORIAN_NOISE_NATS = 0.002  # seed noise of RefinedWeb runs, Porian et al. 2024 (all losses lie below its upper branch)
 PORIAN_SETUPS = {

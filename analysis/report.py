@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.abilities import read_abilities, scored
 from analysis.approaches import Approaches, compare
 from analysis.backtest import Backtest, backtest
-from analysis.checklist import Item, checklist
+from analysis.comparing.recall import Recall, read_recall
 from analysis.curves import Curves
 from analysis.decision import Decision, decide
 from analysis.emergence import Emergence, emergence
 from analysis.errors import InputError
 from analysis.fit import Fit, Options
 from analysis.multiverse import Multiverse, multiverse
-from analysis.recall import Recall, read_recall
-from analysis.scores import SCORES
+from analysis.page.checklist import Item, checklist
+from analysis.reading.scores import SCORES
+from analysis.skills.abilities import read_abilities, scored
 
 HELD_OUT = 0.1  # share of the runs, those of largest compute, that the backtest predicts
 ABILITY_RESAMPLES = 400  # at the most, likewise

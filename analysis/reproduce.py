@@ -14,12 +14,12 @@ from analysis.backtest import backtest
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
 from analysis.laws import Chinchilla
+from analysis.reading.rows import numbers
 from analysis.rivals import Repeats
-from analysis.rows import numbers
-from analysis.solve import Loss
-from analysis.summary import columns
+from analysis.skills.two_stage import two_stage
+from analysis.solving.solve import Loss
 from analysis.table import Table, read
-from analysis.two_stage import two_stage
+from analysis.words.summary import columns
 
 EXPONENT, COEFFICIENT = 0.005, 0.01  # absolute and relative tolerance, as their tables round
 PORIAN = 0.01  # of exponents and of the ends of their intervals, which come from other random draws

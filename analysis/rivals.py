@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.errors import InputError
-from analysis.golden import minimum
 from analysis.laws import FLOPS_PER_PARAM_TOKEN, MOST_LOG, Array, Chinchilla, Law, Optimum, budgets, logs, split
+from analysis.solving.golden import minimum
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ A run is worth what it takes from the variance of the target (c-optimality: Elfv
 That depends on the law, which is not linear: the logarithm of the variance is averaged over laws drawn from the prior
 (Chaloner & Verdinelli 1995). Runs are added one at a time and then exchanged while that helps (Fedorov 1972, Ch. 3),
 all within the budget, whose costs know that a trunk is trained once. Errors within a trajectory are shared
-(analysis.sandwich): ten token counts of one size are no ten runs.
+(analysis.solving.sandwich): ten token counts of one size are no ten runs.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.deciding.planned import Planned
+from analysis.deciding.prior import Prior
 from analysis.errors import InputError
 from analysis.expected import form_at
 from analysis.laws import Array
-from analysis.planned import Planned
-from analysis.prior import Prior
-from analysis.solve import HUBER_DELTA
-from analysis.targets import Target, require_interior, slopes
+from analysis.solving.solve import HUBER_DELTA
+from analysis.solving.targets import Target, require_interior, slopes
 
 DRAWS = 24  # laws over which the criterion is averaged
 PASSES = 12  # of exchanges over all chosen runs, at the most
@@ -151,7 +151,7 @@ def _new(planned: Planned, candidates: Candidates) -> Indices:
 class _Search:
     """planned and candidates with the derivatives of log L [R, n or m, K] and of the target [R, K] at R laws drawn.
 
-    alone [m]: FLOPs of each candidate by itself. own, together: moments of the errors (analysis.sandwich).
+    alone [m]: FLOPs of each candidate by itself. own, together: moments of the errors (analysis.solving.sandwich).
     """
 
     planned: Planned
@@ -187,8 +187,8 @@ class _Search:
         )
 
     def state(self, chosen: Sequence[int]) -> tuple[Array, Array, Array, dict[int, Array]]:
-        """With planned and chosen runs: inverse curvature [R, K, K], M [R, K, K] in the docstring of analysis.sandwich,
-        x = inverse . slope [R, K], and the sums of rows of every trajectory [R, K].
+        """With planned and chosen runs: inverse curvature [R, K, K], M [R, K, K] in the docstring of
+        analysis.solving.sandwich, x = inverse . slope [R, K], and the sums of rows of every trajectory [R, K].
         """
         jacobian = np.concatenate([self.base, self.rows[:, list(chosen)]], axis=1)
         trajectory = np.concatenate([self.planned.trajectory, self.candidates.runs.trajectory[list(chosen)]])

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.aliases import canonical
 from analysis.errors import InputError
-from analysis.excluded import Excluded, ExcludedRows
-from analysis.formats import load
 from analysis.laws import Array, flops_6nd
-from analysis.loaded import Loaded
-from analysis.rows import (
+from analysis.reading.aliases import canonical
+from analysis.reading.excluded import Excluded, ExcludedRows
+from analysis.reading.formats import load
+from analysis.reading.loaded import Loaded
+from analysis.reading.rows import (
     OPTIONAL,
     ROW,
     as_given,
@@ -35,7 +35,7 @@ from analysis.rows import (
     refuse_pooling,
     texts,
 )
-from analysis.selection import Where, select
+from analysis.reading.selection import Where, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +119,14 @@ def read(
     drop_highest_loss: int = 0,
     by: str | None = None,
 ) -> Table:
-    """Read runs from a file or folder (analysis.formats.load says of which kinds).
+    """Read runs from a file or folder (analysis.reading.formats.load says of which kinds).
 
     columns names the file's column for one of ours, {"tokens": "D"}, or computes it, {"params": "N*1e6"}
-    (analysis.expressions). where keeps the rows that meet conditions: {"seed": "0"}, or a sequence of texts such as
-    ["seed=0", "params<1e9", "corpus!=c4"] (analysis.selection). drop_highest_loss leaves out so many rows of the
-    highest loss. by is a column by whose groups the table will be fitted (analysis.groups): columns that must not be
-    pooled may then differ between the groups. Rows are counted as lines of a CSV or of JSON lines, elsewhere from 1.
+    (analysis.reading.expressions). where keeps the rows that meet conditions: {"seed": "0"}, or a sequence of texts
+    such as ["seed=0", "params<1e9", "corpus!=c4"] (analysis.reading.selection). drop_highest_loss leaves out so many
+    rows of the highest loss. by is a column by whose groups the table will be fitted (analysis.groups): columns that
+    must not be pooled may then differ between the groups. Rows are counted as lines of a CSV or of JSON lines,
+    elsewhere from 1.
 
     Parameters, tokens and loss are needed, or FLOPs in place of one of the first two, which C = 6ND then gives: plain
     counts, and nats per token. Raises InputError when the file cannot be read, lacks a column, holds rows that

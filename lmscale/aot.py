@@ -18,17 +18,17 @@ from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh
 
 from analysis.errors import InputError
-from lmscale.collectives import Collective, collectives
 from lmscale.config import MeshConfig
-from lmscale.files import write_atomic
-from lmscale.layout import Placement
-from lmscale.out_of_memory import amounts, is_out_of_memory
-from lmscale.places import user_cache
 from lmscale.plan import Trajectory
-from lmscale.replicas import Stack
-from lmscale.roofline import Work, expected_links, flops_per_chip, hbm_bytes_per_chip, link_bytes
-from lmscale.slices import Slices
+from lmscale.planning.layout import Placement
+from lmscale.planning.out_of_memory import amounts, is_out_of_memory
+from lmscale.planning.replicas import Stack
 from lmscale.step import Step
+from lmscale.store.files import write_atomic
+from lmscale.store.places import user_cache
+from lmscale.tpu.collectives import Collective, collectives
+from lmscale.tpu.roofline import Work, expected_links, flops_per_chip, hbm_bytes_per_chip, link_bytes
+from lmscale.tpu.slices import Slices
 
 READER = 1  # raised when what is read from a compiled program changes: kept reports are then read again
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # that change what is compiled

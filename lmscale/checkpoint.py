@@ -1,10 +1,10 @@
 """Checkpoints that are whole or absent, and verified before use. The only file that imports orbax.
 
 A checkpoint is orbax's files and `manifest.json`, the SHA-256 of each: orbax restores flipped bits without a word.
-Where it lies, and how it comes there as one step, is lmscale.shelves'; whether it may is `fence`'s. Beside those saved
-to be kept there are never more than two: one from which training can go on, and one that is being written, was left by
-a kill, or was set aside. In a job of several processes each writes and reads what its devices hold; process 0 does the
-rest, and all see the same checkpoints.
+Where it lies, and how it comes there as one step, is lmscale.store.shelves'; whether it may is `fence`'s. Beside those
+saved to be kept there are never more than two: one from which training can go on, and one that is being written, was
+left by a kill, or was set aside. In a job of several processes each writes and reads what its devices hold; process 0
+does the rest, and all see the same checkpoints.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from lmscale import distributed
-from lmscale.packing import is_packable, pack, packed_like, unpack
-from lmscale.shelves import make_shelf
+from lmscale.processes import distributed
+from lmscale.store.shelves import make_shelf
+from lmscale.training.packing import is_packable, pack, packed_like, unpack
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's errors are raised: its threads log pages of them besides
 STATE, PACKED = "state", "packed"  # what orbax writes: the tree, or `pack` of a small one

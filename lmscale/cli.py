@@ -1,4 +1,4 @@
-"""`lmscale ...`: the command line. Imports nothing heavy; each command (*_commands, commands, answer) does."""
+"""`lmscale ...`: the command line. Imports nothing heavy; each command (lmscale.commands) does."""
 
 from __future__ import annotations
 
@@ -12,20 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.errors import InputError
-from lmscale import (
-    FAILURE,
-    INTERRUPTED,
-    USER_ERROR,
-    __version__,
-    answer,
-    aot_commands,
-    commands,
-    design_commands,
-    inference_commands,
-    model_commands,
-    text_commands,
-)
-from lmscale.asked import Place
+from lmscale import FAILURE, INTERRUPTED, USER_ERROR, __version__
+from lmscale.commands import answer, aot, design, inference, models, study, text
+from lmscale.commands.asked import Place
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,23 +70,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lmscale {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, function, about in (
-        ("plan", commands.plan, "print the grid of a study, its cost and its time; train nothing"),
-        ("prepare", text_commands.prepare, "tokenise a study's text into shards"),
+        ("plan", study.plan, "print the grid of a study, its cost and its time; train nothing"),
+        ("prepare", text.prepare, "tokenise a study's text into shards"),
         (
             "contamination",
-            text_commands.contamination,
+            text.contamination,
             "say what a study's training text shares with its evaluation sets; train nothing",
         ),
-        ("sweep", commands.sweep, "train every run of a study that is not done yet"),
-        ("run", commands.run, "work on a study in this process; a sweep starts several of these"),
+        ("sweep", study.sweep, "train every run of a study that is not done yet"),
+        ("run", study.run, "work on a study in this process; a sweep starts several of these"),
         (
             "quantise",
-            model_commands.quantise,
+            models.quantise,
             "round the weights of a study's finished runs to a few bits and score them; train nothing",
         ),
-        ("aot", aot_commands.aot, "compile a study's steps for TPU slices that are not here; train nothing"),
-        ("export", commands.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
-        ("status", commands.status, "say where the sweep of a study stands, from any terminal; train nothing"),
+        ("aot", aot.aot, "compile a study's steps for TPU slices that are not here; train nothing"),
+        ("export", study.export, "rebuild runs.csv, curves.csv and scores.csv from a study's records"),
+        ("status", study.status, "say where the sweep of a study stands, from any terminal; train nothing"),
     ):
         command = subparsers.add_parser(
             name,
@@ -107,65 +96,65 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_argument("study", help="a study file, or the name of one in ./experiments")
-        text = "results: a folder, or a URL such as s3://BUCKET/PATH"
-        command.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=text)
+        words = "results: a folder, or a URL such as s3://BUCKET/PATH"
+        command.add_argument("--out", action=Place, default=Path("results"), metavar="DIR", help=words)
         command.set_defaults(run=function, overridable=name not in ("export", "status"))
         if name not in ("export", "status"):
             command.epilog = _fields_help()
         if name == "prepare":
-            text = "processes that tokenise side by side (default: one a core); the text is the same with any number"
-            command.add_argument("--processes", metavar="K", help=text)
+            words = "processes that tokenise side by side (default: one a core); the text is the same with any number"
+            command.add_argument("--processes", metavar="K", help=words)
         if name in ("plan", "sweep"):
-            text = "workers to train in, a model each (default: one a core on a CPU, else one)"
-            command.add_argument("--workers", metavar="K", help=text)
+            words = "workers to train in, a model each (default: one a core on a CPU, else one)"
+            command.add_argument("--workers", metavar="K", help=words)
         if name == "sweep":
-            text = "processes that each worker consists of, which train a model together (default: 1)"
-            command.add_argument("--processes", metavar="P", default="1", help=text)
-            text = "stop once N* at a budget is known well enough, such as 'N*@1e15 within 25 %%'"
-            command.add_argument("--until", metavar="GOAL", help=text)
-            text = "start the workers, and leave them running (executor slurm)"
-            command.add_argument("--detach", action="store_true", help=text)
+            words = "processes that each worker consists of, which train a model together (default: 1)"
+            command.add_argument("--processes", metavar="P", default="1", help=words)
+            words = "stop once N* at a budget is known well enough, such as 'N*@1e15 within 25 %%'"
+            command.add_argument("--until", metavar="GOAL", help=words)
+            words = "start the workers, and leave them running (executor slurm)"
+            command.add_argument("--detach", action="store_true", help=words)
         if name == "run":
-            text = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
-            command.add_argument("--workers", metavar="K", help=text)
+            words = "processes like this one that share the machine's memory (default 1; a sweep says how many)"
+            command.add_argument("--workers", metavar="K", help=words)
         if name in ("sweep", "run"):
-            text = "trace the calls that hold these steps of every trajectory, such as 100:110, with jax's profiler"
-            command.add_argument("--profile", metavar="FIRST:LAST", help=text)
+            words = "trace the calls that hold these steps of every trajectory, such as 100:110, with jax's profiler"
+            command.add_argument("--profile", metavar="FIRST:LAST", help=words)
         if name == "run":
             command.add_argument("--events", action="store_true", help="report as JSON lines")
-            text = "the sweep whose attempts are counted together, when it says which trajectories are given up"
-            command.add_argument("--sweep", metavar="ID", help=text)
-            text = "workers of that sweep, for which the runs are ordered (default: those that share the machine)"
-            command.add_argument("--sweep-workers", metavar="K", help=text)
+            words = "the sweep whose attempts are counted together, when it says which trajectories are given up"
+            command.add_argument("--sweep", metavar="ID", help=words)
+            words = "workers of that sweep, for which the runs are ordered (default: those that share the machine)"
+            command.add_argument("--sweep-workers", metavar="K", help=words)
         if name == "plan":
-            text = "plan for devices such as H200 instead of this machine's: their memory, and time by their peak"
-            command.add_argument("--device", metavar="NAME", help=text)
-            text = "share of their peak that steps are taken to reach (default 0.4)"
-            command.add_argument("--utilisation", metavar="SHARE", help=text)
+            words = "plan for devices such as H200 instead of this machine's: their memory, and time by their peak"
+            command.add_argument("--device", metavar="NAME", help=words)
+            words = "share of their peak that steps are taken to reach (default 0.4)"
+            command.add_argument("--utilisation", metavar="SHARE", help=words)
             command.add_argument("--no-time", action="store_true", help="skip the calibration that estimates the time")
             command.add_argument("--json", metavar="FILE", help="also write the plan as JSON (- for standard output)")
         if name == "quantise":
-            model_commands.add_options(command)
+            models.add_options(command)
         if name == "aot":
-            aot_commands.add_options(command)
+            aot.add_options(command)
         if name == "contamination":
-            text = "what grams are made of (default: both, one after the other)"
-            command.add_argument("--unit", choices=("words", "bytes"), help=text)
-            text = "words or bytes of a gram (default: 13 words, 50 bytes)"
-            command.add_argument("--size", metavar="N", help=text)
-            text = "write the text without the training documents that overlap (FILE.jsonl or FILE.jsonl.gz)"
-            command.add_argument("--write", metavar="FILE", help=text)
+            words = "what grams are made of (default: both, one after the other)"
+            command.add_argument("--unit", choices=("words", "bytes"), help=words)
+            words = "words or bytes of a gram (default: 13 words, 50 bytes)"
+            command.add_argument("--size", metavar="N", help=words)
+            words = "write the text without the training documents that overlap (FILE.jsonl or FILE.jsonl.gz)"
+            command.add_argument("--write", metavar="FILE", help=words)
         if name in ("status", "contamination"):
             command.add_argument("--json", metavar="FILE", help="also write it as JSON (- for standard output)")
     parser.set_defaults(overridable=False)
-    inference_commands.add_parsers(subparsers)
+    inference.add_parsers(subparsers)
     answer.add_parsers(subparsers)
-    design_commands.add_parser(subparsers)
+    design.add_parser(subparsers)
     return parser
 
 
 def _fields_help() -> str:
-    from lmscale.studies import fields
+    from lmscale.study.studies import fields
 
     rows = [f"  --{name:<28} {kind:<32} {default}" for name, kind, default in fields()]
     return "any field of the study can be replaced (default of a study that does not say):\n" + "\n".join(rows)

@@ -1,7 +1,7 @@
 """What a study is: frozen, validated dataclasses that import no framework.
 
 A `Study` is what a person writes. `lmscale.plan` turns it into trajectories and runs, whose numbers are
-`Shape` (lmscale.shapes) and `Hyperparameters` (lmscale.recipe).
+`Shape` (lmscale.shapes) and `Hyperparameters` (lmscale.study.recipe).
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
-from lmscale.abilities import Abilities as Abilities
-from lmscale.abilities import Labelled as Labelled
-from lmscale.abilities import TaskText as TaskText
-from lmscale.corpora import NAME, NAME_RULE, OWN_SET, Corpus, EvalSet
-from lmscale.corpora import Bilingual as Bilingual  # what a study says of its text
-from lmscale.corpora import Chain as Chain
-from lmscale.corpora import Lexicon as Lexicon
 from lmscale.data.clean.settings import Cleaning as Cleaning
 from lmscale.data.facts import Facts as Facts
-from lmscale.hardware import ExecutorConfig as ExecutorConfig
-from lmscale.hardware import MeshConfig as MeshConfig
-from lmscale.recipe import PowerRule as PowerRule
-from lmscale.recipe import Recipe as Recipe
-from lmscale.recipe import Schedule
-from lmscale.starts import Lora as Lora
-from lmscale.starts import Start as Start
-from lmscale.typed import check, normalise
+from lmscale.study.abilities import Abilities as Abilities
+from lmscale.study.abilities import Labelled as Labelled
+from lmscale.study.abilities import TaskText as TaskText
+from lmscale.study.corpora import NAME, NAME_RULE, OWN_SET, Corpus, EvalSet
+from lmscale.study.corpora import Bilingual as Bilingual  # what a study says of its text
+from lmscale.study.corpora import Chain as Chain
+from lmscale.study.corpora import Lexicon as Lexicon
+from lmscale.study.hardware import ExecutorConfig as ExecutorConfig
+from lmscale.study.hardware import MeshConfig as MeshConfig
+from lmscale.study.recipe import PowerRule as PowerRule
+from lmscale.study.recipe import Recipe as Recipe
+from lmscale.study.recipe import Schedule
+from lmscale.study.starts import Lora as Lora
+from lmscale.study.starts import Start as Start
+from lmscale.study.typed import check, normalise
 
 Family = Literal["decoder", "encoder", "encoder_decoder", "lstm", "ngram"]
-# lmscale.spans says which family can be trained on which, lmscale.objectives what they are
+# lmscale.network.spans says which family can be trained on which, lmscale.objectives what they are
 Objective = Literal["causal", "masked", "prefix", "spans", "pairs"]
 # What is computed again in the backward pass instead of being kept: all of a layer, or all but its matrix products
 Remat = Literal["none", "products", "layer"]
@@ -173,7 +173,7 @@ class Study:
     device_memory_bytes: float | None = None  # of each device; none: what it has
     steps_per_dispatch: int = 32  # optimiser steps inside one compiled call
     # Models of one shape (seeds, rates) trained together in one step. None: as many as fill an accelerator, and on a
-    # CPU one at a time (lmscale.replicas)
+    # CPU one at a time (lmscale.planning.replicas)
     replicas: int | None = None
     counts_max: int | None = None  # that an n-gram may store; none: as many as there is memory for
     # between checkpoints: what a kill costs at most, and a call of the program. None: so that saving takes a hundredth

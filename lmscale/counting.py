@@ -14,15 +14,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmscale.evaluate import evaluate, loss_scores
-from lmscale.lanes import Progress, Training, begin
 from lmscale.ngram import KneserNey, estimate
 from lmscale.ngram_counts import NgramCounts
 from lmscale.objectives import make_objective
 from lmscale.plan import Run, Trajectory
 from lmscale.records import unscored
-from lmscale.scores import score
+from lmscale.scoring.scores import score
 from lmscale.shapes import NgramShape
 from lmscale.train import Interrupted, commit, record
+from lmscale.training.lanes import Progress, Training, begin
 
 BLOCK_WINDOWS = 4096  # counted between looks at whether to stop
 HOST = "cpu:cpu"  # as jax calls it

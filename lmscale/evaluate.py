@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.errors import InputError
 from lmscale.data.slices import digest as slices_digest
-from lmscale.noise import EVALUATION_SEED, numbered
+from lmscale.network.noise import EVALUATION_SEED, numbered
 
 if TYPE_CHECKING:
     from lmscale.data.loader import EvaluationSet

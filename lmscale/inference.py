@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
+from lmscale.asking.decoding import Told, Written
+from lmscale.asking.found_run import FoundRun, find_run
+from lmscale.asking.prompts import Asked, Layout, pair_of
+from lmscale.asking.reader import Reader, reader_of
+from lmscale.asking.sampling import Sampling
 from lmscale.config import MeshConfig
-from lmscale.decoding import Told, Written
-from lmscale.found_run import FoundRun, find_run
-from lmscale.prompts import Asked, Layout, pair_of
-from lmscale.reader import Reader, reader_of
-from lmscale.sampling import Sampling
 
 BLANK = "___"
 TOKENS_WRITTEN = 128  # by default
 
 
 class Engine(Protocol):
-    """What a family's models can be asked for in tokens: lmscale.decoding.Network, lmscale.counted_model.Counted."""
+    """What a family's models can be asked for in tokens: decoding.Network, counted_model.Counted of lmscale.asking."""
 
     module: Any
     params: Any
@@ -108,8 +108,8 @@ class Model:
     def log_probs(self, context: str, continuation: str) -> NDArray[np.float64]:
         """ln p of each token of a continuation, given a context, which may be empty; in nats, and so at most 0.
 
-        What a context means to each objective: lmscale.prompts. Of a masked model each token is asked for with all
-        others in sight (a pseudo-likelihood). Raises InputError for text outside the vocabulary, and beyond learned
+        What a context means to each objective: lmscale.asking.prompts. Of a masked model each token is asked for with
+        all others in sight (a pseudo-likelihood). Raises InputError for text outside the vocabulary, and beyond learned
         positions.
         """
         return self.fill([(context, continuation, "")])[0].log_probs
@@ -277,11 +277,11 @@ def load_run(
     found = find_run(str(run), Path(out) if isinstance(out, str) else out)
     reader = reader_of(found.tokenizer, found.vocab, found.shards, vocabulary)
     if found.family == "ngram":
-        from lmscale.counted_model import recount
+        from lmscale.asking.counted_model import recount
 
         engine: Engine = recount(found, reader.vocabulary)
     else:
-        from lmscale.trained_model import restore
+        from lmscale.asking.trained_model import restore
 
         engine = restore(found, reader.vocabulary, mesh or MeshConfig())
     return Model(run=found, engine=engine, reader=reader, layout=found.layout(reader.vocabulary))

@@ -16,8 +16,8 @@ from flax.linen.initializers import Initializer
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from lmscale.attention import Sight, Way, attention, attention_weights, over_cache
-from lmscale.cache import CACHE, Past, keep_keys
+from lmscale.network.attention import Sight, Way, attention, attention_weights, over_cache
+from lmscale.network.cache import CACHE, Past, keep_keys
 
 ROPE_BASE = 10_000.0  # Su et al. 2021 (arXiv:2104.09864), Sec. 3.3
 NORM_EPSILON = 1e-6  # Zhang & Sennrich 2019 as in T5

@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lmscale.config import MeshConfig
-from lmscale.layout import largest_part
-from lmscale.typed import check
+from lmscale.planning.layout import largest_part
+from lmscale.study.typed import check
 
 AXES = ("data", "fsdp", "tensor")
 REPLICAS = "replicas"  # of a stack: an axis of a vmap, not of the mesh

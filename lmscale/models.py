@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from lmscale.attention import CUDNN_SAVED, EVERYTHING, SPLASH_SAVED, Sight, way_of
-from lmscale.borders import Rows
-from lmscale.cache import CACHE, Past, across, go_on, is_cached
 from lmscale.config import Remat
 from lmscale.layers import WATCHED, Attention, CrossAttention, FeedForward, Recurrence, RMSNorm, parameter
 from lmscale.mesh import constrain
+from lmscale.network.attention import CUDNN_SAVED, EVERYTHING, SPLASH_SAVED, Sight, way_of
+from lmscale.network.borders import Rows
+from lmscale.network.cache import CACHE, Past, across, go_on, is_cached
+from lmscale.network.output_layer import Output
 from lmscale.objectives import Example
-from lmscale.output_layer import Output
 from lmscale.shapes import Shape
 
 # Up to here layers are unrolled (15 % faster on a CPU, and on a GPU a third: a scan copies what it keeps); deeper ones

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from lmscale.borders import Rows, closed, opened
-from lmscale.corruption import mask_tokens, take_out_spans
-from lmscale.output_layer import Output, summed_nats
+from lmscale.network.borders import Rows, closed, opened
+from lmscale.network.corruption import mask_tokens, take_out_spans
+from lmscale.network.output_layer import Output, summed_nats
+from lmscale.network.spans import NOISY
 from lmscale.plan import Trajectory
-from lmscale.spans import NOISY
 
 
 class Loss(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmscale.recipe import Hyperparameters
+from lmscale.study.recipe import Hyperparameters
 
 
 def is_matrix(path: tuple, _: Any) -> bool:

@@ -16,13 +16,13 @@ from functools import cached_property
 
 from lmscale.config import Family, Objective, Recipe, Study
 from lmscale.data import mixing
-from lmscale.grid import cells
-from lmscale.parts import Tuning, told, tuning_of
-from lmscale.pretrained import Pretrained, choose
-from lmscale.recipe import Hyperparameters
+from lmscale.network.parts import Tuning, told, tuning_of
+from lmscale.network.spans import check_objective, extra_ids, written_tokens
+from lmscale.planning.grid import cells
+from lmscale.planning.pretrained import Pretrained, choose
 from lmscale.shapes import Shape, shape_of
-from lmscale.spans import check_objective, extra_ids, written_tokens
-from lmscale.typed import check
+from lmscale.study.recipe import Hyperparameters
+from lmscale.study.typed import check
 
 NUMERICS = 2  # raised when the mathematics of a step changes: old runs are then other runs
 # Of a shape: told only where they are not 0, as shapes had none of them before; and what is known after counting

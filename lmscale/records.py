@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
-from lmscale.files import Lines, on_store, set_aside, try_out, unsealed, write_atomic
+from lmscale.store.files import Lines, on_store, set_aside, try_out, unsealed, write_atomic
 
 if TYPE_CHECKING:
     from lmscale.evaluate import NamedSet

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from lmscale.config import Family, Size
-from lmscale.typed import check
+from lmscale.study.typed import check
 
 FEEDFORWARD_RATIO = 4  # F = 4 D: Vaswani et al. 2017, Sec. 3.3
 LSTM_DEPTH = 2  # Jozefowicz et al. 2016 (arXiv:1602.02410): two layers in their largest models

@@ -15,14 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from lmscale.config import Remat
-from lmscale.lora import make_adapters, model_of
 from lmscale.mesh import REPLICAS, constrain, local_rows, place, sharding, tree_shardings
 from lmscale.models import build
+from lmscale.network.lora import make_adapters, model_of
+from lmscale.network.output_layer import Output, logits, token_nats
 from lmscale.objectives import Example, loss, make_objective
 from lmscale.optim import make_optimizer
-from lmscale.output_layer import Output, logits, token_nats
 from lmscale.plan import Trajectory
-from lmscale.state import AnyState, State, TunedState, trained_of, with_trained
+from lmscale.training.state import AnyState, State, TunedState, trained_of, with_trained
 
 
 class Metrics(NamedTuple):
@@ -46,7 +46,7 @@ class Step:
 
     Seeds, rates and schedules are inputs: every trajectory of the same `program` (lmscale.plan), and every run of it,
     trunk or cooldown, uses the same ones. A window has C columns, S + 1 tokens and, for some objectives, its number
-    (lmscale.noise). `advance` trains one model, `advance_stack` trains `replicas` of them: R
+    (lmscale.network.noise). `advance` trains one model, `advance_stack` trains `replicas` of them: R
     states, windows [R, K, B, C] and rates [R, K], and one count.
     """
 

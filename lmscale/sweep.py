@@ -13,18 +13,18 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from lmscale import INTERRUPTED, STARTED, USER_ERROR
-from lmscale.assemble import Assembly
 from lmscale.executors.base import make_executor, unread
 from lmscale.executors.process import Event, Events
-from lmscale.layout import place_all
-from lmscale.pacing import Sparing
 from lmscale.plan import Run, Trajectory, cost
-from lmscale.progress import Display, done_line, make_display, run_words
+from lmscale.planning.assemble import Assembly
+from lmscale.planning.layout import place_all
+from lmscale.planning.replicas import make_stacks
 from lmscale.records import Workspace, unscored
-from lmscale.replicas import make_stacks
-from lmscale.standing import Status, UnderWay, write_plan
-from lmscale.status_page import kept_fresh, refresh
-from lmscale.until import Goal, Verdict, Watch
+from lmscale.watch.pacing import Sparing
+from lmscale.watch.progress import Display, done_line, make_display, run_words
+from lmscale.watch.standing import Status, UnderWay, write_plan
+from lmscale.watch.status_page import kept_fresh, refresh
+from lmscale.watch.until import Goal, Verdict, Watch
 
 KILLED = {  # how a process ends that Linux, or a library without exceptions, refuses memory
     -signal.SIGKILL: "it was killed, as Linux does when memory runs out: fewer --workers, or more --microbatches",

@@ -13,12 +13,17 @@ from itertools import pairwise
 import jax
 import numpy as np
 
-from lmscale import __version__, distributed
+from lmscale import __version__
 from lmscale.checkpoint import Checkpoints
-from lmscale.compilation import compiling, programs
 from lmscale.evaluate import Evaluation, evaluate, loss_scores, score_rows
-from lmscale.files import as_json, create, sealed
-from lmscale.lanes import (
+from lmscale.plan import Run
+from lmscale.processes import distributed
+from lmscale.scoring.scores import score
+from lmscale.shapes import Shape
+from lmscale.step import Metrics, Together
+from lmscale.store.files import as_json, create, sealed
+from lmscale.training.compilation import compiling, programs
+from lmscale.training.lanes import (
     Lane,
     Progress,
     Start,
@@ -30,13 +35,9 @@ from lmscale.lanes import (
     resume_cooldown,
     resume_trunk,
 )
-from lmscale.leases import LeaseLost
-from lmscale.plan import Run
-from lmscale.prefetch import Windows, drawn
-from lmscale.scores import score
-from lmscale.shapes import Shape
-from lmscale.step import Metrics, Together
-from lmscale.telemetry import Call
+from lmscale.training.prefetch import Windows, drawn
+from lmscale.training.telemetry import Call
+from lmscale.work.leases import LeaseLost
 
 
 class Interrupted(Exception):
@@ -47,7 +48,7 @@ def train(*replicas: Training) -> None:
     """Brings every run of the trajectories to its record. Raises Interrupted.
 
     Several are trained in lockstep, each with the files it would have alone; they share a program and run lengths
-    (`lmscale.replicas`). One that diverges leaves the others.
+    (`lmscale.planning.replicas`). One that diverges leaves the others.
     """
     for t in replicas:
         distributed.decide(partial(begin, t))

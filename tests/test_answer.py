@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale import answer
-from lmscale.answer import add_parsers, write_json
+from lmscale.commands import answer
+from lmscale.commands.answer import add_parsers, write_json
 
 HEAD = "run_id,study,trajectory,family,vocab,params,params_embedding,tokens,loss_nats,status,interventions\n"
 

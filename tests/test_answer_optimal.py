@@ -8,9 +8,9 @@ import pytest
 
 from analysis.laws import Chinchilla
 from lmscale.cli import main
-from lmscale.grid import cells
+from lmscale.planning.grid import cells
 from lmscale.shapes import shape_for, shape_of
-from lmscale.studies import load_study
+from lmscale.study.studies import load_study
 
 LAW = Chinchilla(A=30.0, B=4e3, L0=1.1, alpha=0.4, beta=0.6)
 HEAD = "run_id,trajectory,family,vocab,sequence,recipe,eval_set,params,params_embedding,tokens,flops,loss_nats,status\n"

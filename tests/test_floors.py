@@ -14,81 +14,17 @@ LAZY = {
     "tensorboard_logs.py": {"tensorboard", "google"},
     "report_page.py": {"plotly"},
 }  # extras, imported when used
-FRAMEWORK_FREE = [
-    "config",
-    "corpora",
-    "recipe",
-    "hardware",
-    "typed",
-    "shapes",
-    "grid",
-    "starts",
-    "parts",
-    "pretrained",
-    "prices",
-    "bill",
-    "plan",
-    "order",
-    "candidates",
-    "write_study",
-    "table_family",
-    "design_asked",
-    "design_commands",
-    "estimate",
-    "disk",
-    "plan_table",
-    "pacing",
-    "until",
-    "standing",
-    "status_page",
-    "memory",
-    "layout",
-    "out_of_memory",
-    "collectives",
-    "files",
-    "places",
-    "leases",
-    "attempts",
-    "shelves",
-    "records",
-    "studies",
-    "assemble",
-    "evaluate",
-    "prefetch",
-    "spans",
-    "noise",
-    "ngram",
-    "ngram_counts",
-    "pseudo_likelihood",
-    "cli",
-    "commands",
-    "model_commands",
-    "answer",
-    "answer_precision",
-    "answer_profiles",
-    "answer_report",
-    "answer_transfer",
-    "allocator",
-    "accelerators",
-    "latency",
-    "slices",
-    "roofline",
-    "aot_choose",
-    "aot_table",
-    "aot_commands",
-    "event_files",
-    "executors.base",
-    "executors.cores",
-    "executors.local",
-    "executors.process",
-    "executors.ray",
-    "executors.slurm",
-    "data.loader",
-    "data.shards",
-    "data.sources",
-    "data.prepare",
-    "data.tokenizers",
-]
+# rooms of lmscale in which no file loads a framework, but libtpu's description of a slice; then files of other rooms
+FREE_ROOMS = ("commands", "executors", "planning", "store", "study", "tasks", "tpu", "watch", "work")
+FREE_FILES = {
+    *("cli", "config", "evaluate", "ngram", "ngram_counts", "plan", "records", "shapes", "sweep"),
+    *("asking.found_run", "asking.prompts", "asking.reader", "network.noise", "network.parts", "network.spans"),
+    *("processes.job", "processes.rollcall", "scoring.ability_scores", "scoring.pseudo_likelihood"),
+    *("training.allocator", "training.event_files", "training.prefetch"),
+    *("data.loader", "data.prepare", "data.shards", "data.sources", "data.tokenizers"),
+}
+# what of these needs a package of the extra `train`
+EXTRAS = {"fsspec": {"store.storage"}, "rich": {"sweep", "watch.progress", "watch.status_table"}}
 
 
 def imports(path: Path) -> set[str]:
@@ -106,7 +42,7 @@ def packages(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imports(path)}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "analysis").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis").rglob("*.py")), ids=lambda p: p.name)
 def test_analysis_stands_alone(path):
     allowed = {"analysis", "numpy", "scipy", "pandas", "matplotlib"} | set(sys.stdlib_module_names)
     assert packages(path) <= allowed | LAZY.get(path.name, set())
@@ -130,11 +66,24 @@ def test_tensorflow_stays_in_three_files_and_orbax_in_one():
     assert {name for name, found in using.items() if "orbax" in found} == {"lmscale/checkpoint.py"}
 
 
-@pytest.mark.parametrize("modules", [FRAMEWORK_FREE, ["sweep"]], ids=["base", "sweep"])
-def test_framework_free_modules_load_no_framework(modules):
-    if "sweep" in modules:
-        pytest.importorskip("rich", reason="rich comes with the extra 'train'")
-    loads = "; ".join(f"import lmscale.{name}" for name in modules)
+@pytest.mark.parametrize("extra", [None, *EXTRAS])
+def test_framework_free_modules_load_no_framework(extra):
+    rooms = {f"{room}.{path.stem}" for room in FREE_ROOMS for path in (ROOT / "lmscale" / room).glob("[a-z]*.py")}
+    modules = (rooms | FREE_FILES) - {"tpu.topology"} - set().union(*EXTRAS.values())
+    if extra is not None:
+        pytest.importorskip(extra, reason=f"{extra} comes with the extra 'train'")
+        modules = EXTRAS[extra]
+    loads = "; ".join(f"import lmscale.{name}" for name in sorted(modules))
     code = f"{loads}; import sys; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("floor", "end"), [("lmscale", "### `analysis/`"), ("analysis", "## Decisions")])
+def test_the_page_of_the_house_names_every_room(floor, end):
+    page = (ROOT / "docs/architecture.md").read_text()
+    part = page[page.index(f"### `{floor}/`") : page.index(end)]
+    alike = ("tasks", "clean", "words", "pictures")  # a file a task, a step, an answer
+    for path in (ROOT / floor).rglob("*.py"):
+        if path.parent.name not in alike and path.name != "__init__.py":
+            assert f"`{path.name if path.parent.name == floor else path.stem}`" in part, path

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis.comparing.recall import read_recall
 from analysis.laws import Chinchilla
-from analysis.recall import read_recall
+from analysis.page.report_figures import recall_chart
 from analysis.report import report
-from analysis.report_figures import recall_chart
 from lmscale.cli import main
 
 FACTS = Path(__file__).parents[1] / "experiments" / "results" / "facts"
@@ -124,7 +124,7 @@ def test_what_is_asked_amiss_is_one_line(tmp_path, capsys, monkeypatch):
     for words, told in asked:
         assert run("report", runs, *words) == 2
         assert told in capsys.readouterr().err
-    monkeypatch.setattr("analysis.report_page.find_spec", lambda name: None)
+    monkeypatch.setattr("analysis.page.report_page.find_spec", lambda name: None)
     assert run("report", runs) == 2
     error = capsys.readouterr().err
     assert "pip install 'lmscale[report]'" in error

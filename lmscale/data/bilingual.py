@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.errors import InputError
-from lmscale.corpora import STEM_SYLLABLES, SYLLABLES, Bilingual
 from lmscale.data.document import Document, Reading
 from lmscale.data.pair_files import SEPARATOR
 from lmscale.data.permutation import permute, uniform
+from lmscale.study.corpora import STEM_SYLLABLES, SYLLABLES, Bilingual
 
 FORMAT = 1  # raise it when the same settings give other text
 CLASSES = 3  # of nouns, in the target language

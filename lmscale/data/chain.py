@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from lmscale.corpora import Chain
 from lmscale.data.document import Document, Reading
 from lmscale.data.permutation import uniform
+from lmscale.study.corpora import Chain
 
 FORMAT = 1  # raise it when the same settings give other text
 END, FIRST_STATE = 1, 2  # token ids; 0 is padding, as in seqio

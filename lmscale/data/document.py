@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from analysis.errors import InputError
-from lmscale.corpora import OnBad
+from lmscale.study.corpora import OnBad
 
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 DOCUMENT_BYTES_MAX = 1 << 24  # what one document, or one line of a file, may hold; memory follows it

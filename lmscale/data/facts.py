@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lmscale.typed import check, normalise
+from lmscale.study.typed import check, normalise
 
 FACTS_SET = "facts"  # the name of the facts among a study's evaluation sets
 MOST_REPEATS = 1000

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from analysis.errors import InputError
-from lmscale.abilities import Labelled
 from lmscale.data.document import Document, Reading
 from lmscale.data.pieces import heldout_share
+from lmscale.study.abilities import Labelled
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.sides import different_items, digest
 

@@ -19,7 +19,7 @@ from lmscale.data.shards import Split
 from lmscale.data.slices import Slicing
 from lmscale.data.subset import Subset
 from lmscale.data.whole_documents import WholeDocuments
-from lmscale.noise import numbered
+from lmscale.network.noise import numbered
 
 BLOCK_SAMPLES = 4096
 PART_KEY = 1 << 32  # seeds are below: parts of one size are shuffled apart, and the first as if it were alone
@@ -59,7 +59,7 @@ class Loader:
     batch_sequences: int  # windows B of one step, over all processes
     seed: int
     names: tuple[str, ...] = ()  # of the parts, for messages
-    noisy: bool = False  # windows carry their numbers (lmscale.noise)
+    noisy: bool = False  # windows carry their numbers (lmscale.network.noise)
     whole: bool = False  # windows hold whole documents (lmscale.data.whole_documents)
 
     def __post_init__(self) -> None:

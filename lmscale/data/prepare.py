@@ -38,7 +38,7 @@ from lmscale.data.prepared import (
 from lmscale.data.shards import open_shards
 from lmscale.data.train_vocabulary import train_vocabulary
 from lmscale.executors.cores import cores
-from lmscale.typed import build
+from lmscale.study.typed import build
 
 
 def ensure_prepared(corpus: Corpus, root: Path, *, echo: Echo, processes: int | None = None) -> tuple[Part, ...]:

@@ -22,7 +22,7 @@ from lmscale.data.pieces import ENDING, Counts, Side, heldout_share, is_whole, w
 from lmscale.data.preparation import Echo, Progress, join, pieces_folder, versions
 from lmscale.data.prepared import Place
 from lmscale.data.shards import FEATURE, SPLITS, Vocabulary
-from lmscale.files import write_atomic
+from lmscale.store.files import write_atomic
 
 if TYPE_CHECKING:
     import seqio

@@ -21,8 +21,8 @@ from lmscale.data.folder_names import cleaning_content, folder_name
 from lmscale.data.shards import MANIFEST, open_shards
 from lmscale.data.tokenizers import TokenizerChoice, choose_tokenizer
 from lmscale.data.vocabulary_store import model_in, vocabulary_folder
-from lmscale.files import write_atomic
-from lmscale.typed import check
+from lmscale.store.files import write_atomic
+from lmscale.study.typed import check
 
 
 @dataclass(frozen=True, kw_only=True)

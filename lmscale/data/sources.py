@@ -25,7 +25,7 @@ from lmscale.data.python_source import list_package_source, list_python_source, 
 from lmscale.data.task_text import mix_in
 from lmscale.data.text_files import json_documents, parquet_documents, text_documents
 from lmscale.data.token_files import token_documents
-from lmscale.typed import check
+from lmscale.study.typed import check
 
 __all__ = ["BUILT_IN", "Document", "Survey", "documents", "entropy_nats", "holds_integers", "is_own", "survey"]
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from lmscale.abilities import TaskText
 from lmscale.data.document import Document, Reading
 from lmscale.data.pieces import heldout_share
+from lmscale.study.abilities import TaskText
 from lmscale.tasks.draws import Draws
 from lmscale.tasks.item import Item
 from lmscale.tasks.sides import digest, text_items

@@ -20,7 +20,7 @@ from lmscale.data import sources
 from lmscale.data.prepared import unknown_task
 from lmscale.data.shards import FEATURE, Vocabulary
 from lmscale.data.tokenizers import PROBE, TokenizerChoice, choose_tokenizer, describe_vocabulary
-from lmscale.typed import check
+from lmscale.study.typed import check
 
 
 def find_task(corpus: Corpus) -> seqio.Task | seqio.Mixture:

@@ -23,7 +23,7 @@ from lmscale.data.tokenizer_training import COVERAGE, SETTINGS, train_model
 from lmscale.data.training_sample import Sample, sentences
 from lmscale.data.vocabulary_kind import VocabularyKind
 from lmscale.data.vocabulary_store import MADE, MODEL, vocabulary_folder
-from lmscale.files import sync_folder
+from lmscale.store.files import sync_folder
 
 TELL_SECONDS = 10.0  # between lines while SentencePiece trains
 

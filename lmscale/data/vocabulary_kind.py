@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from lmscale.typed import check
+from lmscale.study.typed import check
 
 FIELD = "corpus.vocabulary"
 KINDS = ("char", "word", "unigram", "bpe")  # SentencePiece's own names of its model types

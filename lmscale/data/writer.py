@@ -29,7 +29,7 @@ from lmscale.data.shards import (
     slice_file,
     stream_digest,
 )
-from lmscale.files import sync_folder
+from lmscale.store.files import sync_folder
 
 SHARD_TOKENS = 1 << 24  # bounds memory: 32 MiB per split and feature as uint16
 SLICE_VALUES_MAX = 10_000  # of one field: more are no groups, and the manifest would hold them all

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from lmscale.config import ExecutorConfig, Study
 from lmscale.executors.process import Events
-from lmscale.memory import Memory
-from lmscale.places import beside
+from lmscale.planning.memory import Memory
+from lmscale.store.places import beside
 
 CLUSTER = frozenset({"cpus", "gpus", "memory_bytes"})
 READ = {  # the settings that each executor reads

@@ -17,8 +17,8 @@ from analysis.errors import InputError
 from lmscale.config import Study
 from lmscale.executors.cores import cores, share
 from lmscale.executors.process import WORKER_RESTARTS, Events, Process, converse, job_variables
-from lmscale.memory import Memory, study_memory
-from lmscale.typed import check
+from lmscale.planning.memory import Memory, study_memory
+from lmscale.study.typed import check
 
 ACCELERATORS = ("/dev/nvidiactl", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")  # NVIDIA, TPU, TPU, AMD
 Kind = Literal["gpu", "tpu"]

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from lmscale import DISK, FAILURE, GIVEN_UP, OUT_OF_MEMORY, USER_ERROR
-from lmscale.attempts import ATTEMPTS_MAX
 from lmscale.executors.cores import pin
-from lmscale.job import COORDINATOR, PROCESS, PROCESSES
+from lmscale.processes.job import COORDINATOR, PROCESS, PROCESSES
+from lmscale.work.attempts import ATTEMPTS_MAX
 
 STDERR_LINES = 20  # of each process, kept to say why it failed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -27,8 +27,8 @@ from lmscale.config import ExecutorConfig, Study
 from lmscale.executors.base import cluster_arguments, cluster_memory
 from lmscale.executors.cores import claimed, cores, neighbours
 from lmscale.executors.process import CPU_ALONE, Event, Events, Process, converse, job_variables
-from lmscale.memory import Memory, in_words
-from lmscale.typed import check
+from lmscale.planning.memory import Memory, in_words
+from lmscale.study.typed import check
 
 RETRIES = 3  # Ray's own default for a task
 ADDRESS_SECONDS = 30.0  # within which a cluster has to answer

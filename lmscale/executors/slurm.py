@@ -1,9 +1,9 @@
 """Workers as jobs of a Slurm cluster, submitted through submitit as one array.
 
 A task of a job starts `lmscale run`, and writes what it says into a file on the results folder, where the sweep reads
-it. The tasks of one job form a jax.distributed job (lmscale/job.py reads Slurm's variables). Before its time limit
-(SIGUSR2) a worker saves and its job is queued again; preempted, or queued again by somebody (SIGTERM), it saves, and
-Slurm queues it again. What a job is killed without warning for, costs what was trained since its last checkpoint.
+it. The tasks of one job form a jax.distributed job (lmscale/processes/job.py reads Slurm's variables). Before its time
+limit (SIGUSR2) a worker saves and its job is queued again; preempted, or queued again by somebody (SIGTERM), it saves,
+and Slurm queues it again. What a job is killed without warning for, costs what was trained since its last checkpoint.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from lmscale.config import Study
 from lmscale.executors.base import cluster_arguments, cluster_memory
 from lmscale.executors.cores import claimed, neighbours
 from lmscale.executors.process import CPU_ALONE, WORKER_RESTARTS, Event, Events, Process, converse
-from lmscale.job import COORDINATOR, PROCESS, PROCESSES
-from lmscale.memory import Memory
-from lmscale.typed import check
+from lmscale.planning.memory import Memory
+from lmscale.processes.job import COORDINATOR, PROCESS, PROCESSES
+from lmscale.study.typed import check
 
 WORKERS = 16  # of a sweep that does not say: each takes one piece of work after another
 RESTARTS = 100  # of a job by its own request: whoever never gets on must not be queued for ever

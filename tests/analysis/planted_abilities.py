@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 import analysis
-from analysis.abilities import Ability, Metric
 from analysis.laws import Array
+from analysis.skills.abilities import Ability, Metric
 
 CHANGE = 0.02  # sd of log p between runs, of all its change
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Chinchilla
-from analysis.proportions import wilson
+from analysis.solving.proportions import wilson
 
 LAW = Chinchilla(A=30.0, B=4e3, L0=1.1, alpha=0.4, beta=0.6)  # losses of 1.8 to 3.2
 SIZES = (2e4, 5e4, 1.1e5, 2.3e5, 4.7e5)

@@ -6,9 +6,9 @@ import pytest
 from planted_study import ITEMS, TASKS, planted_study
 
 import analysis
-from analysis.abilities import beside, better, growing, read_abilities, scale_of
 from analysis.errors import InputError
-from analysis.proportions import wilson
+from analysis.skills.abilities import beside, better, growing, read_abilities, scale_of
+from analysis.solving.proportions import wilson
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from analysis.envelope import envelope
 from analysis.errors import InputError
 from analysis.fit import fit
 from analysis.isoflop import isoflop
+from analysis.pictures.profile_plots import envelope_curves, isoflop_profiles, three_approaches
 from analysis.plots import save
-from analysis.profile_plots import envelope_curves, isoflop_profiles, three_approaches
-from analysis.profile_text import approaches_text, envelope_text, isoflop_text
 from analysis.table import from_frame
+from analysis.words.profile_text import approaches_text, envelope_text, isoflop_text
 
 BUDGETS = np.geomspace(1e18, 1e21, 8)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.clustered import holm, line
-from analysis.proportions import wilson
+from analysis.solving.clustered import holm, line
+from analysis.solving.proportions import wilson
 
 
 def test_rows_alone_give_welchs_variance():

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.compared import BITS, PSEUDO, compare, compared_text
-from analysis.compared_plots import contexts, losses
+from analysis.comparing.compared import BITS, PSEUDO, compare, compared_text
+from analysis.pictures.compared_plots import contexts, losses
 from analysis.table import read
 from lmscale.cli import main
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis import InputError, fit, from_frame
-from analysis.counting import (
+from analysis.curves import from_table
+from analysis.deciding.counting import (
     COUNTINGS,
     Counting,
     PowerSum,
@@ -15,7 +16,6 @@ from analysis.counting import (
     with_embeddings,
     without_embeddings,
 )
-from analysis.curves import from_table
 from analysis.laws import Chinchilla
 from lmscale.config import Size
 from lmscale.shapes import shape_for, shape_of

@@ -6,19 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.audit_text import expected_text, head_text
 from analysis.coverage import DESIGNS, SHARED, losses, simulate
+from analysis.deciding.planned import Planned
+from analysis.deciding.prior import Prior, constants, fitted, published, with_noise
 from analysis.errors import InputError
 from analysis.expected import expected, form_at
 from analysis.fit import fit
-from analysis.planned import Planned
-from analysis.prior import Prior, constants, fitted, published, with_noise
 from analysis.rivals import Interaction
-from analysis.sandwich import Noise
-from analysis.solve import Loss, minimise
+from analysis.solving.sandwich import Noise
+from analysis.solving.solve import Loss, minimise
+from analysis.solving.targets import quantities, slopes
+from analysis.solving.widening import widening
 from analysis.table import from_frame
-from analysis.targets import quantities, slopes
-from analysis.widening import widening
+from analysis.words.audit_text import expected_text, head_text
 
 
 def planned(name: str) -> Planned:

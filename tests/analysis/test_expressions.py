@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
-from analysis.expressions import evaluate
+from analysis.reading.expressions import evaluate
 from analysis.table import from_frame, read
 
 CELLS = {"N": np.array([1.0, 2.0, 4.0]), "D": np.array([10.0, 20.0, 30.0]), "val loss": np.array([3.0, 2.0, 1.0])}

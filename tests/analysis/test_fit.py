@@ -8,10 +8,10 @@ import pytest
 from scipy.optimize import least_squares, minimize
 
 from analysis import InputError, fit, from_frame, read
-from analysis.form import Runs
-from analysis.solve import Loss, minimise
-from analysis.summary import fit_text
-from analysis.sums import ChinchillaForm
+from analysis.solving.form import Runs
+from analysis.solving.solve import Loss, minimise
+from analysis.solving.sums import ChinchillaForm
+from analysis.words.summary import fit_text
 
 
 def objective(theta, features, target, delta):

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import json_rows
 from analysis.errors import InputError
-from analysis.formats import load
+from analysis.reading import json_rows
+from analysis.reading.formats import load
 from analysis.table import from_frame, read
 
 RUNS = pd.DataFrame(

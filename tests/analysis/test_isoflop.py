@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from planted_runs import LAW, bare, profiles
 
-from analysis.budgets import group
 from analysis.errors import InputError
 from analysis.isoflop import isoflop
+from analysis.profiles.budgets import group
 from analysis.recipes import PORIAN_COLUMNS, PORIAN_SETUPS, llama3, porian, porian_setup
 from analysis.table import Table, from_frame, read
 

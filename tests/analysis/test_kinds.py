@@ -8,8 +8,8 @@ from planted_abilities import ladder
 from planted_study import planted_study
 
 import analysis
-from analysis.abilities import Ability, Metric, read_abilities
-from analysis.kinds import scaling_kinds, two_lines
+from analysis.skills.abilities import Ability, Metric, read_abilities
+from analysis.skills.kinds import scaling_kinds, two_lines
 
 SD = 0.02
 

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import t as student
 
 from analysis import InputError, fit, read
-from analysis.form import Runs
 from analysis.likelihood import Problem, profile_likelihood, spread, trace
-from analysis.solve import minimise
+from analysis.solving.form import Runs
+from analysis.solving.solve import minimise
 from analysis.uncertainty import interval
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import InputError, fit, from_frame
-from analysis.limited import limited, limited_text
+from analysis.deciding.limited import limited, limited_text
 from analysis.rivals import Repeats
 from lmscale.cli import main
 

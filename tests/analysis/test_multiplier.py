@@ -10,8 +10,8 @@ import pytest
 from analysis import InputError, fit, from_frame
 from analysis.laws import Chinchilla
 from analysis.multiplier import _ends, multiplier
-from analysis.multiplier_plots import effective_compute
-from analysis.multiplier_text import multiplier_text
+from analysis.pictures.multiplier_plots import effective_compute
+from analysis.words.multiplier_text import multiplier_text
 
 PLAIN = Chinchilla(A=30.0, B=4e3, L0=1.1, alpha=0.4, beta=0.6)
 PLANTED = 1.3

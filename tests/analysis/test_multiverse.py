@@ -9,8 +9,8 @@ import pytest
 from analysis import InputError, from_frame
 from analysis.laws import Chinchilla
 from analysis.multiverse import EXCLUSIONS, LOSSES, kept, multiverse
-from analysis.multiverse_plots import specification_curve
-from analysis.multiverse_text import multiverse_text
+from analysis.pictures.multiverse_plots import specification_curve
+from analysis.words.multiverse_text import multiverse_text
 
 LAW = Chinchilla(A=30.0, B=4e3, L0=1.1, alpha=0.4, beta=0.4)
 

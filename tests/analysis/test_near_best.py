@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from analysis import InputError, fit
-from analysis.forms import FORMS
+from analysis.deciding.near_best import near_best, sizes_within, wasted
 from analysis.laws import Chinchilla, EqualExponent
 from analysis.multiplier import compute_for
-from analysis.near_best import near_best, sizes_within, wasted
 from analysis.rivals import BrokenCompute, Coupled, Interaction, Kaplan, Repeats
+from analysis.solving.forms import FORMS
 
 EPSILON = 0.01
 # law, unique tokens

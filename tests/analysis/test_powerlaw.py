@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from analysis.errors import InputError
-from analysis.powerlaw import Frontier, LossLaw, PowerLaw, loss_law, power_law, unexplained
+from analysis.profiles.powerlaw import Frontier, LossLaw, PowerLaw, loss_law, power_law, unexplained
 
 FLOPS = np.geomspace(1e18, 1e22, 7)
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
+from analysis.comparing.precision import PrecisionFit, PrecisionLaw, fit_precision
 from analysis.errors import InputError
-from analysis.precision import PrecisionFit, PrecisionLaw, fit_precision
-from analysis.precision_text import precision_figure, precision_text
-from analysis.scores import read_scores
+from analysis.reading.scores import read_scores
 from analysis.table import read
+from analysis.words.precision_text import precision_figure, precision_text
 from lmscale.cli import main
 
 PLANTED = PrecisionLaw(log_C_T=1.0, gamma_D=0.5, gamma_N=0.4, gamma_P=0.75)

@@ -7,7 +7,7 @@ from planted_study import CROSSING, FEW_SHOT, LABELLED, SIZES, planted_study
 
 import analysis
 from analysis.errors import InputError
-from analysis.prompting import overtakes, tune_or_prompt
+from analysis.skills.prompting import overtakes, tune_or_prompt
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from analysis.comparing.recall import read_recall, recall_text
 from analysis.errors import InputError
-from analysis.recall import read_recall, recall_text
-from analysis.recall_plots import recall_figure
+from analysis.pictures.recall_plots import recall_figure
 from analysis.table import read
 from lmscale.cli import main
 

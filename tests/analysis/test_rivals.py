@@ -6,10 +6,10 @@ import pytest
 
 from analysis import fit, from_frame
 from analysis.errors import InputError
-from analysis.form import Runs
-from analysis.forms import FORMS
 from analysis.laws import Chinchilla, EqualExponent
 from analysis.rivals import BrokenCompute, Coupled, Interaction, Kaplan, Repeats, numeric_optimum
+from analysis.solving.form import Runs
+from analysis.solving.forms import FORMS
 
 LAWS = (
     Chinchilla(A=480.0, B=2085.0, L0=1.82, alpha=0.348, beta=0.366),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from analysis.sandwich import Noise, covariance, huber_factor
+from analysis.solving.sandwich import Noise, covariance, huber_factor
 
 
 def test_huber_factor_has_its_limits():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from analysis import InputError, fit
+from analysis.deciding.served import cheapest, served
 from analysis.laws import Chinchilla
 from analysis.rivals import Coupled, Interaction
-from analysis.served import cheapest, served
 
 # Hoffmann et al.'s constants as Sardana et al. 2024 use them: exponents of three digits, which their examples need
 HOFFMANN = Chinchilla(A=406.4, B=410.7, L0=1.69, alpha=0.336, beta=0.283)

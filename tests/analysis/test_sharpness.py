@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from planted_abilities import SMOOTH, answered, ladder, planted_task
 
-from analysis.abilities import Ability
 from analysis.errors import InputError
-from analysis.sharpness import LEAST_DRAWS, every_sharpness, sharpness
+from analysis.skills.abilities import Ability
+from analysis.skills.sharpness import LEAST_DRAWS, every_sharpness, sharpness
 
 DRAWS = 250
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.comparing.gaps import LEVEL
+from analysis.comparing.slices import POWER, fit_slices, frontier_exponent
 from analysis.errors import InputError
-from analysis.gaps import LEVEL
-from analysis.scores import read_scores
-from analysis.slice_text import loss_by_group, slices_json, slices_text
-from analysis.slices import POWER, fit_slices, frontier_exponent
+from analysis.reading.scores import read_scores
 from analysis.table import read
+from analysis.words.slice_text import loss_by_group, slices_json, slices_text
 from lmscale.cli import main
 
 

@@ -6,8 +6,8 @@ from datetime import date
 import pytest
 
 from analysis import fit, from_frame, optimal
-from analysis.served import served
-from analysis.stock import stock_tokens, stock_warnings
+from analysis.deciding.served import served
+from analysis.deciding.stock import stock_tokens, stock_warnings
 
 DAY = date(2026, 10, 1)  # four years after the estimate
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from analysis.coverage import DESIGNS
-from analysis.design_plot import design_figure
+from analysis.deciding.planned import Planned
+from analysis.deciding.prior import Prior
 from analysis.errors import InputError
 from analysis.expected import expected
-from analysis.planned import Planned
-from analysis.prior import Prior
+from analysis.pictures.design_plot import design_figure
 from analysis.rivals import Interaction
-from analysis.sandwich import Noise
+from analysis.solving.sandwich import Noise
 from analysis.suggest import Candidates, _Search, cost, suggest
 
 COOLDOWN = 0.2

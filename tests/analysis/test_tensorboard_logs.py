@@ -6,8 +6,8 @@ import struct
 import pytest
 
 from analysis.errors import InputError
+from analysis.reading.tensorboard_logs import found
 from analysis.table import read
-from analysis.tensorboard_logs import found
 
 SIZES = {"small": 1e7, "medium": 1e8, "large": 1e9}
 

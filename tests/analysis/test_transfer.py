@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.comparing.transfer import transfer, transfer_text
 from analysis.errors import InputError
 from analysis.laws import Chinchilla
 from analysis.table import from_frame
-from analysis.transfer import transfer, transfer_text
 from lmscale.cli import main
 
 LAW = Chinchilla(A=482.01, B=2085.43, L0=1.8172, alpha=0.3478, beta=0.3658)  # Besiroglu et al. 2024, abstract

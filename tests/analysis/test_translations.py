@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.comparing.translation import read_translation, translation_figure, translation_text
 from analysis.errors import InputError
-from analysis.proportions import wilson
+from analysis.solving.proportions import wilson
 from analysis.table import read
-from analysis.translation import read_translation, translation_figure, translation_text
 from lmscale.cli import main
 
 HITS = {("decoder", 3e4): (1, 0), ("decoder", 3e5): (60, 48), ("encoder_decoder", 4e4): (5, 3)}  # of 64: seen, unseen

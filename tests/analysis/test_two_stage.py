@@ -10,8 +10,8 @@ from scipy.optimize import curve_fit
 
 import analysis
 from analysis.errors import InputError
-from analysis.links import fit_link
-from analysis.two_stage import fit_loss, held_out_scores, judge, two_stage
+from analysis.skills.links import fit_link
+from analysis.skills.two_stage import fit_loss, held_out_scores, judge, two_stage
 from analysis.uncertainty import Resampling
 
 

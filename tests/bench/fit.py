@@ -20,10 +20,10 @@ import pandas as pd
 from scipy.optimize import minimize
 
 import analysis
-from analysis.form import Runs
 from analysis.laws import Array, Chinchilla
-from analysis.solve import HUBER_DELTA, Loss, minimise
-from analysis.sums import ChinchillaForm
+from analysis.solving.form import Runs
+from analysis.solving.solve import HUBER_DELTA, Loss, minimise
+from analysis.solving.sums import ChinchillaForm
 from analysis.table import Table
 
 REFITS = 4000

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from lmscale.allocator import keep_memory
+from lmscale.training.allocator import keep_memory
 
 keep_memory()  # before jax is imported, as the command does
 
@@ -26,15 +26,15 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from lmscale.borders import rows_of  # noqa: E402
+from lmscale.asking.decoding import Network  # noqa: E402
+from lmscale.asking.prompts import Asked  # noqa: E402
+from lmscale.asking.sampling import Sampling  # noqa: E402
 from lmscale.config import MeshConfig, Size  # noqa: E402
-from lmscale.decoding import Network  # noqa: E402
 from lmscale.mesh import make_mesh  # noqa: E402
 from lmscale.models import build  # noqa: E402
+from lmscale.network.borders import rows_of  # noqa: E402
+from lmscale.network.output_layer import Output, logits  # noqa: E402
 from lmscale.objectives import Example  # noqa: E402
-from lmscale.output_layer import Output, logits  # noqa: E402
-from lmscale.prompts import Asked  # noqa: E402
-from lmscale.sampling import Sampling  # noqa: E402
 from lmscale.shapes import Shape, shape_of  # noqa: E402
 
 REPEATS, VOCAB = 5, 259

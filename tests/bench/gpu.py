@@ -125,7 +125,7 @@ def _reason(text: str) -> str:
 
 
 def datasheet(kind: str) -> float | None:
-    from lmscale.accelerators import find
+    from lmscale.planning.accelerators import find
 
     known = find(kind)
     return known.bfloat16_flops if known else None
@@ -167,7 +167,7 @@ def attention_difference() -> float:
     """How far apart the losses of a small model are, its attention fused or not, relative to the loss."""
     import jax
 
-    from lmscale import attention
+    from lmscale.network import attention
 
     losses, choose = [], attention.way_of
     for way in ("cudnn", "plain"):

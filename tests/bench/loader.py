@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmscale.allocator import keep_memory
+from lmscale.training.allocator import keep_memory
 
 keep_memory()  # before jax is imported, as the command does
 

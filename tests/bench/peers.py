@@ -56,11 +56,11 @@ def lmscale(size: Size, path: str) -> Train:
     from unprepared import unprepared
 
     from lmscale.config import MeshConfig
-    from lmscale.layout import cpu_microbatches
     from lmscale.mesh import make_mesh
-    from lmscale.recipe import Hyperparameters
+    from lmscale.planning.layout import cpu_microbatches
     from lmscale.shapes import Shape
     from lmscale.step import Step
+    from lmscale.study.recipe import Hyperparameters
 
     hyperparameters = Hyperparameters(
         sequence=size.sequence,
@@ -244,7 +244,7 @@ def main() -> None:
     name, size, path = sys.argv[1], Size.from_text(sys.argv[2]), sys.argv[3]
     threads = int(sys.argv[4])
     if name == "lmscale":
-        from lmscale.allocator import keep_memory
+        from lmscale.training.allocator import keep_memory
 
         keep_memory()
     if "torch" in name or "gpt" in name:

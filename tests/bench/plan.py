@@ -72,11 +72,11 @@ def lmscale(*command: str) -> tuple[float, float, str]:
 
 def record_all(folder: Path) -> None:
     """The folder that a sweep of all the runs would leave, but for what it learned: records of the usual size."""
-    from lmscale.assemble import assemble
-    from lmscale.files import as_json, sealed
+    from lmscale.planning.assemble import assemble
     from lmscale.records import RUN_COLUMNS, Workspace
-    from lmscale.standing import write_plan
-    from lmscale.studies import load_study
+    from lmscale.store.files import as_json, sealed
+    from lmscale.study.studies import load_study
+    from lmscale.watch.standing import write_plan
 
     study = load_study(str(folder / "many.py"))
     plan, workspace = assemble(study, folder / "out", print).plan, Workspace(folder / "out", study.name)

@@ -14,19 +14,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmscale.allocator import keep_memory
+from lmscale.training.allocator import keep_memory
 
 keep_memory()  # before jax is imported, as the command does
 
 import jax  # noqa: E402
 from unprepared import unprepared  # noqa: E402
 
-from lmscale.compilation import use_cache  # noqa: E402
 from lmscale.config import MeshConfig, Recipe, Size  # noqa: E402
 from lmscale.mesh import make_mesh  # noqa: E402
 from lmscale.plan import Trajectory  # noqa: E402
 from lmscale.shapes import shape_of  # noqa: E402
 from lmscale.step import Step, Together  # noqa: E402
+from lmscale.training.compilation import use_cache  # noqa: E402
 
 REPEATS = 5
 CALL_STEPS = 8

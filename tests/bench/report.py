@@ -23,8 +23,8 @@ import pandas as pd
 import analysis
 from analysis.curves import from_table
 from analysis.laws import Chinchilla
+from analysis.page.report_page import page
 from analysis.report import report
-from analysis.report_page import page
 
 LAW = Chinchilla(A=482.01, B=2085.43, L0=1.8172, alpha=0.3478, beta=0.3658)  # Besiroglu et al. 2024, abstract
 OPENINGS = 5

@@ -4,8 +4,8 @@ from typing import Any
 
 from lmscale.config import Family, Objective
 from lmscale.plan import Text, Trajectory
-from lmscale.recipe import Hyperparameters
 from lmscale.shapes import Shape
+from lmscale.study.recipe import Hyperparameters
 
 
 def unprepared(

@@ -7,16 +7,16 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from lmscale.assemble import Assembly, from_shards
 from lmscale.cli import main
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
-from lmscale.lanes import Training
 from lmscale.mesh import make_mesh
-from lmscale.pacing import Sparing
+from lmscale.planning.assemble import Assembly, from_shards
 from lmscale.records import Workspace
 from lmscale.step import Step
+from lmscale.training.lanes import Training
+from lmscale.watch.pacing import Sparing
 
 VOCAB = 32
 STUDY = """

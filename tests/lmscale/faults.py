@@ -27,8 +27,8 @@ from workers import (
     uninterrupted,
 )
 
-from lmscale.files import Lines
 from lmscale.records import Workspace
+from lmscale.store.files import Lines
 
 
 def commits(folder: Path) -> Iterator[Path]:
@@ -112,8 +112,8 @@ LAUNCHER = (
     CLOCK
     + """
 import os
-from lmscale import leases
-from lmscale.files import write_json
+from lmscale.work import leases
+from lmscale.store.files import write_json
 leases.BEAT_SECONDS, leases.LEASE_SECONDS, leases.SAFE_SECONDS = 0.05, 1.0, 0.5
 leases.Owner.is_gone = property(lambda self: False)  # as if each were a host of its own
 root = Path(sys.argv[2])
@@ -293,13 +293,13 @@ def change_meshes(path: Path, pairs: list[tuple[str, str]], folder: Path) -> Non
     import jax
     import numpy as np
 
-    from lmscale.assemble import assemble
     from lmscale.checkpoint import Checkpoints
     from lmscale.config import MeshConfig
     from lmscale.mesh import make_mesh
     from lmscale.optim import learning_rates
+    from lmscale.planning.assemble import assemble
     from lmscale.step import Step, Together
-    from lmscale.studies import load_study
+    from lmscale.study.studies import load_study
 
     assembly = assemble(load_study(str(path)), path.parent, lambda line: None)
     t = assembly.plan[0]

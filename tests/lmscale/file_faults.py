@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from workers import Counts, Worker, command, goes_on, share_text, uninterrupted
 
-from lmscale import packing
 from lmscale.checkpoint import Checkpoints, CorruptCheckpoint
-from lmscale.files import Lines
+from lmscale.store.files import Lines
+from lmscale.training import packing
 
 
 def corruptions(count: int, seed: int, folder: Path) -> Counts:
@@ -146,7 +146,7 @@ def _is_said(worker: Worker) -> None:
 APPENDER = """
 import sys
 from pathlib import Path
-from lmscale.files import Lines
+from lmscale.store.files import Lines
 lines, number = Lines(Path(sys.argv[1])), int(sys.argv[2])
 while True:
     lines.append({"step": number, "text": "x" * 3000})

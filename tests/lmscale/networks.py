@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmscale.compilation import use_cache
+from lmscale.asking.decoding import Network
+from lmscale.asking.prompts import Layout
 from lmscale.config import Family, MeshConfig, Objective, Size
-from lmscale.decoding import Network
 from lmscale.mesh import make_mesh
 from lmscale.models import build
+from lmscale.network.spans import extra_ids, written_tokens
 from lmscale.objectives import Objective as Rule
-from lmscale.prompts import Layout
 from lmscale.shapes import shape_of
-from lmscale.spans import extra_ids, written_tokens
+from lmscale.training.compilation import use_cache
 
 VOCAB, START, SEPARATOR, SEQUENCE = 37, 1, 9, 32
 KINDS: dict[str, tuple[Family, Objective]] = {

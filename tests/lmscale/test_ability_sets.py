@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from analysis.proportions import wilson
-from lmscale.abilities import Abilities
-from lmscale.ability_scores import ability_scores, edit_distance
-from lmscale.ability_sets import AbilitySet, Trained, ability_sets
-from lmscale.assemble import from_shards
+from analysis.solving.proportions import wilson
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import Corpus, EvalSet, FamilyGrid, PowerRule, Recipe, Size, Study, TaskText
 from lmscale.data.pieces import heldout_share
 from lmscale.data.shards import Vocabulary, open_shards
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.data.writer import ShardWriter
-from lmscale.lanes import Training
 from lmscale.mesh import make_mesh
-from lmscale.noise import prompted
+from lmscale.network.noise import prompted
 from lmscale.objectives import Objective
-from lmscale.pacing import Sparing
+from lmscale.planning.assemble import from_shards
 from lmscale.records import Workspace
+from lmscale.scoring.ability_scores import ability_scores, edit_distance
+from lmscale.scoring.ability_sets import AbilitySet, Trained, ability_sets
 from lmscale.step import Step
+from lmscale.study.abilities import Abilities
 from lmscale.tasks.item import Item
 from lmscale.train import train
+from lmscale.training.lanes import Training
+from lmscale.watch.pacing import Sparing
 
 BYTES = Vocabulary(class_name="seqio.ByteVocabulary", name="bytes", size=259, eos_id=1, digest="b")
 NONE = Trained(shares={}, labelled={})

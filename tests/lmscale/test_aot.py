@@ -15,7 +15,7 @@ from small import unprepared
 
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.plan import make_plan
-from lmscale.replicas import Stack
+from lmscale.planning.replicas import Stack
 
 WIDTH, DEPTH, HEADS, BATCH, SEQUENCE, VOCAB = 128, 2, 2, 8, 256, 384
 STUDY = Study(
@@ -36,15 +36,15 @@ def programs(without_engine):
     """Text, memory, and what a chip holds of the state, by mesh."""
     if find_spec("libtpu") is None:
         without_engine("libtpu", "the compiler for TPUs is not installed (pip install 'lmscale[tpu]')")
-    from lmscale.topology import WITHOUT_CHIPS, mesh_on
+    from lmscale.tpu.topology import WITHOUT_CHIPS, mesh_on
 
     patch = pytest.MonkeyPatch()
     for name, value in WITHOUT_CHIPS.items():
         patch.setenv(name, os.environ.get(name, value))
     from lmscale.aot import lowered
-    from lmscale.aot_choose import laid_out
-    from lmscale.collectives import collectives
-    from lmscale.slices import Slices
+    from lmscale.tpu.aot_choose import laid_out
+    from lmscale.tpu.collectives import collectives
+    from lmscale.tpu.slices import Slices
 
     made = {}
     for text in MESHES:

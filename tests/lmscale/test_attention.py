@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.attention import BLOCK, BLOCKS_MAX, Sight, attention, way_of
 from lmscale.mesh import REPLICAS
+from lmscale.network.attention import BLOCK, BLOCKS_MAX, Sight, attention, way_of
 
 ROUNDING = 3e-6  # of the largest entry: scores reach 15, so their float32 exponentials are rounded by 15 x 6e-8
 

@@ -9,12 +9,12 @@ import pytest
 
 from analysis.errors import InputError
 from analysis.laws import Chinchilla
-from lmscale.candidates import extended, of_study, planned_of
 from lmscale.cli import main
 from lmscale.config import Chosen, Corpus, Size
 from lmscale.plan import make_plan
-from lmscale.plan_table import totals
-from lmscale.studies import load_study
+from lmscale.planning.candidates import extended, of_study, planned_of
+from lmscale.planning.plan_table import totals
+from lmscale.study.studies import load_study
 
 LAW = Chinchilla(A=30.0, B=4e3, L0=1.1, alpha=0.4, beta=0.6)
 PRIOR = ["--prior", "L0=1.1", "A=30", "B=4e3", "alpha=.4", "beta=.6", "--noise", ".004", "--simulations", "100"]

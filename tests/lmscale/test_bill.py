@@ -5,9 +5,9 @@ import pytest
 
 from analysis.errors import InputError
 from analysis.table import from_frame
-from lmscale.accelerators import ACCELERATORS
-from lmscale.bill import bill, bill_cells, share_of
-from lmscale.prices import price_of, priced, read_prices
+from lmscale.planning.accelerators import ACCELERATORS
+from lmscale.planning.bill import bill, bill_cells, share_of
+from lmscale.planning.prices import price_of, priced, read_prices
 
 H100 = "NVIDIA H100 80GB HBM3"
 

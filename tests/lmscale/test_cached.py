@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from networks import SEQUENCE, START, VOCAB, make_network
 
-from lmscale.cache import CACHE, empty_cache
+from lmscale.asking.decoding import Network, one_token
+from lmscale.asking.prompts import Asked, Layout
+from lmscale.asking.sampling import Sampling
 from lmscale.config import MeshConfig
-from lmscale.decoding import Network, one_token
+from lmscale.network.cache import CACHE, empty_cache
+from lmscale.network.output_layer import logits
 from lmscale.objectives import Example
-from lmscale.output_layer import logits
-from lmscale.prompts import Asked, Layout
-from lmscale.sampling import Sampling
 
 TOLERANCE = 1e-4
 STEPS = 7

@@ -8,12 +8,12 @@ from networks import make_network
 from trained import make_model
 
 from analysis.errors import InputError
-from lmscale.choices import score_options, score_texts
+from lmscale.asking.choices import score_options, score_texts
+from lmscale.asking.prompts import Asked
+from lmscale.asking.reader import PieceReader
 from lmscale.data.tokenizer_training import train_model
 from lmscale.data.vocabulary_kind import VocabularyKind
 from lmscale.inference import shared
-from lmscale.prompts import Asked
-from lmscale.reader import PieceReader
 
 TEXT, OPTIONS = "a ___ sat", ["cat", "horse", "ox"]
 

@@ -17,8 +17,8 @@ from lmscale.data.clean.near import NearDuplicates, Shingler, jaccard
 from lmscale.data.clean.pipeline import clean
 from lmscale.data.clean.settings import STEPS, Cleaning, Contamination, Language, Near, Quality, Step, Toxicity
 from lmscale.data.sources import Document
-from lmscale.studies import fields, override
-from lmscale.typed import build
+from lmscale.study.studies import fields, override
+from lmscale.study.typed import build
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"]
 

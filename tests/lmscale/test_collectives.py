@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmscale.collectives import Array, collectives, host_transfers
+from lmscale.tpu.collectives import Array, collectives, host_transfers
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
 

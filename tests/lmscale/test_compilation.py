@@ -7,19 +7,19 @@ from pathlib import Path
 
 import workers
 
-from lmscale.compilation import Programs, cache_folder
 from lmscale.data.shards import Shards
+from lmscale.training.compilation import Programs, cache_folder
 
 # A worker that counts the programs which XLA compiles, and those that jax finds in its cache, with jax's own events
 WORKER = """
 import collections, json, sys
 from pathlib import Path
 import jax.monitoring
-from lmscale.assemble import from_shards
+from lmscale.planning.assemble import from_shards
 from lmscale.config import PowerRule, Recipe, Size, Study
 from lmscale.data.shards import open_shards
-from lmscale.studies import override
-from lmscale.worker import work
+from lmscale.study.studies import override
+from lmscale.training.worker import work
 
 compiled, loaded, hits = collections.Counter(), collections.Counter(), []
 
@@ -87,7 +87,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(shards, tmp_path):
 
 
 def test_the_folder_is_the_users_and_tells_cores_apart(monkeypatch):
-    monkeypatch.setattr("lmscale.compilation.cores", lambda: 3)
+    monkeypatch.setattr("lmscale.training.compilation.cores", lambda: 3)
     for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert cache_folder() == Path.home() / ".cache" / "lmscale" / "xla" / "3-cores"

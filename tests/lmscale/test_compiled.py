@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from small import unprepared
 
-from lmscale.collectives import collectives, host_transfers
 from lmscale.config import MeshConfig, PowerRule, Recipe, Remat, Size, Study
-from lmscale.memory import step_bytes
 from lmscale.mesh import make_mesh
 from lmscale.plan import make_plan
+from lmscale.planning.memory import step_bytes
 from lmscale.step import Step
+from lmscale.tpu.collectives import collectives, host_transfers
 
 
 class Dimensions(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale.config import Corpus, EvalSet, MeshConfig, PowerRule, Recipe, Size, Study
-from lmscale.studies import fields, override
+from lmscale.study.studies import fields, override
 
 
 def study(**changes) -> Study:

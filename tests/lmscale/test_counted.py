@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 
 from analysis.errors import InputError
-from lmscale.assemble import Assembly, assemble
 from lmscale.cli import main
 from lmscale.config import Corpus, EvalSet, Facts, FamilyGrid, MeshConfig, Size, Study
 from lmscale.counting import CountStep, count
 from lmscale.evaluate import by_context, evaluate, summarise
-from lmscale.files import as_json, sealed, unsealed
 from lmscale.mesh import make_mesh
 from lmscale.ngram import estimate
 from lmscale.ngram_counts import NgramCounts
 from lmscale.plan import Run, Trajectory
-from lmscale.studies import load_study, override
+from lmscale.planning.assemble import Assembly, assemble
+from lmscale.store.files import as_json, sealed, unsealed
+from lmscale.study.studies import load_study, override
 from lmscale.train import Interrupted
-from lmscale.worker import work
+from lmscale.training.worker import work
 
 ORDERS = (Size(order=2), Size(order=4))
 NGRAM = {"family": "ngram", "sizes": ORDERS}
@@ -309,7 +309,7 @@ def test_counted_bytes_stay_below_the_bound():
     """Random grams, all stored: what numpy holds at the most, against COUNT_BYTES a count and a block."""
     import tracemalloc
 
-    from lmscale.memory import COUNT_BYTES, COUNTED_TOKEN_BYTES
+    from lmscale.planning.memory import COUNT_BYTES, COUNTED_TOKEN_BYTES
 
     windows = np.random.default_rng(0).integers(2, 250, (4000, 65), dtype=np.int32)
     tracemalloc.start()

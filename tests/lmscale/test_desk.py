@@ -6,13 +6,13 @@ import time
 import pytest
 import workers
 
-from lmscale.desk import WAITING, Desk
-from lmscale.leases import claims
-from lmscale.order import in_order
+from lmscale.planning.order import in_order
+from lmscale.planning.replicas import make_stacks
 from lmscale.records import RUN_COLUMNS, Workspace
-from lmscale.replicas import make_stacks
-from lmscale.shelves import MANIFEST
+from lmscale.store.shelves import MANIFEST
 from lmscale.train import commit
+from lmscale.work.desk import WAITING, Desk
+from lmscale.work.leases import claims
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import pytest
 import workers
 
 from lmscale import DISK, OUT_OF_MEMORY
-from lmscale.assemble import assemble
 from lmscale.checkpoint import PACKED, Checkpoints
 from lmscale.cli import main
 from lmscale.config import MeshConfig
 from lmscale.mesh import make_mesh
+from lmscale.planning.assemble import assemble
 from lmscale.records import Workspace
 from lmscale.step import Step
-from lmscale.studies import load_study, override
+from lmscale.study.studies import load_study, override
 
 # eight heads: a tensor axis through both processes fits
 SMALL = ["--sizes", "64x1x8", "--tokens", "4096,8192", "--recipe.sequence", "16", "--recipe.batch-tokens.value", "128"]
@@ -236,8 +236,8 @@ def test_a_disk_or_a_memory_that_is_full_in_one_process_ends_the_job_by_its_name
 TOGETHER = """
 import os, sys, time
 from analysis.errors import InputError
-from lmscale import distributed
-from lmscale.job import find_job
+from lmscale.processes import distributed
+from lmscale.processes.job import find_job
 with distributed.joined(find_job(os.environ)):
     number = distributed.decide(lambda: int(os.environ["LMSCALE_PROCESS"]))
     distributed.barrier()

@@ -4,16 +4,16 @@ import math
 
 import pytest
 
-from lmscale.accelerators import find, find_named
 from lmscale.cli import main
 from lmscale.config import PowerRule, Size
-from lmscale.disk import disk_bytes, state_bytes
-from lmscale.estimate import Cost, Peak, by_peak, seconds_to_end
-from lmscale.order import in_order
-from lmscale.pacing import duration
-from lmscale.plan_table import totals
-from lmscale.replicas import make_stacks
+from lmscale.planning.accelerators import find, find_named
+from lmscale.planning.disk import disk_bytes, state_bytes
+from lmscale.planning.estimate import Cost, Peak, by_peak, seconds_to_end
+from lmscale.planning.order import in_order
+from lmscale.planning.plan_table import totals
+from lmscale.planning.replicas import make_stacks
 from lmscale.train import train
+from lmscale.watch.pacing import duration
 
 
 def test_branching_costs_what_the_formula_says(make_assembly):

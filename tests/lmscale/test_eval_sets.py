@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale.assemble import Assembly
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import Corpus, EvalSet, Size, Study
-from lmscale.files import sealed, write_json
-from lmscale.plan_table import as_json, as_text
+from lmscale.planning.assemble import Assembly
+from lmscale.planning.plan_table import as_json, as_text
 from lmscale.records import SCORE_COLUMNS, unscored
-from lmscale.scores import score_finished
+from lmscale.scoring.scores import score_finished
+from lmscale.store.files import sealed, write_json
 from lmscale.train import Training, record, train
 
 BOOKS = EvalSet(name="books", corpus=Corpus(), tokens=800)

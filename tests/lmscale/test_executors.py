@@ -18,7 +18,7 @@ from lmscale.executors.cores import claimed, cores, share
 from lmscale.executors.local import Accelerators, Local, find_accelerators
 from lmscale.executors.process import Process, converse
 from lmscale.executors.slurm import Slurm, Tail
-from lmscale.studies import override
+from lmscale.study.studies import override
 
 
 def study(**changes) -> Study:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale.assemble import from_shards
 from lmscale.cli import main
 from lmscale.config import Cleaning, Corpus, EvalSet, PowerRule, Recipe, Size, Study
 from lmscale.data.facts import Facts, make_facts
@@ -15,7 +14,8 @@ from lmscale.data.planting import plant
 from lmscale.data.shards import Vocabulary, open_shards
 from lmscale.data.sources import Document
 from lmscale.data.writer import ShardWriter
-from lmscale.recall import BYTE_OFFSET, fact_set
+from lmscale.planning.assemble import from_shards
+from lmscale.scoring.recall import BYTE_OFFSET, fact_set
 from lmscale.train import train
 
 SMALL = Facts(per_count=4, attributes=4, repeats=(1, 7, 30))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale.borders import closed
 from lmscale.config import MeshConfig, PowerRule, Size
 from lmscale.data.shards import Shards, Vocabulary, open_shards
 from lmscale.data.writer import ShardWriter
 from lmscale.mesh import make_mesh
-from lmscale.noise import numbered
+from lmscale.network.borders import closed
+from lmscale.network.noise import numbered
+from lmscale.network.spans import OBJECTIVES_OF, spans_of
 from lmscale.objectives import Example, Objective
-from lmscale.spans import OBJECTIVES_OF, spans_of
 from lmscale.step import Step
 from lmscale.train import train
 

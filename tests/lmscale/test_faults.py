@@ -9,11 +9,11 @@ import pytest
 import workers
 
 from lmscale import GIVEN_UP
-from lmscale.attempts import ATTEMPTS
 from lmscale.checkpoint import Checkpoints
-from lmscale.files import Lines
 from lmscale.records import Workspace
 from lmscale.step import State
+from lmscale.store.files import Lines
+from lmscale.work.attempts import ATTEMPTS
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import os
 
 import file_faults
 
-from lmscale.files import Lines, create, sealed, unsealed, write_json
+from lmscale.store.files import Lines, create, sealed, unsealed, write_json
 
 
 def test_a_file_is_made_once(tmp_path):

@@ -13,18 +13,18 @@ import pytest
 from small import Stop
 
 from analysis.errors import InputError
-from lmscale.assemble import Assembly, from_shards
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import Lora, Size, Start
-from lmscale.disk import state_bytes
 from lmscale.evaluate import evaluate
-from lmscale.files import as_json, sealed
-from lmscale.lanes import Training
-from lmscale.pretrained import Pretrained, find_pretrained
-from lmscale.quantise import Rounding
+from lmscale.planning.assemble import Assembly, from_shards
+from lmscale.planning.disk import state_bytes
+from lmscale.planning.pretrained import Pretrained, find_pretrained
 from lmscale.records import Workspace
-from lmscale.rounded_scores import score_rounded
+from lmscale.scoring.quantise import Rounding
+from lmscale.scoring.rounded_scores import score_rounded
+from lmscale.store.files import as_json, sealed
 from lmscale.train import Interrupted, train
+from lmscale.training.lanes import Training
 
 LONG = 128 * 40  # tokens of the longer of the two runs that are begun from
 BOTH = Start(run="test", freeze=("embedding", "layers/feedforward/up"), lora=Lora(rank=2))

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.budgets import group
 from analysis.errors import InputError
+from analysis.profiles.budgets import group
 from lmscale.cli import main
 from lmscale.config import Corpus, Size
-from lmscale.grid import require_law
+from lmscale.planning.grid import require_law
 from lmscale.train import train
 
 SIZES = (Size(width=16, depth=1), Size(width=24, depth=2), Size(width=32, depth=3))

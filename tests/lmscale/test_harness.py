@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trained import make_model
 
-from lmscale.prompts import Asked
+from lmscale.asking.prompts import Asked
 
 if find_spec("lm_eval") is None:
     pytest.skip(
@@ -44,7 +44,7 @@ def evaluated(tmp_path_factory):
     import lm_eval  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    from lmscale.harness import HarnessModel
+    from lmscale.asking.harness import HarnessModel
 
     folder: Path = tmp_path_factory.mktemp("harness")
     data = folder / "items.jsonl"
@@ -76,8 +76,8 @@ def test_accuracies_are_our_own(evaluated):
 
 
 def test_what_is_written_is_our_own(evaluated):
-    from lmscale.harness import until
-    from lmscale.sampling import Sampling
+    from lmscale.asking.harness import until
+    from lmscale.asking.sampling import Sampling
 
     model, found = evaluated("generate_until", WRITTEN)
     theirs = [sample["resps"][0][0] for sample in found["samples"]["local_lines"]]
@@ -88,7 +88,7 @@ def test_what_is_written_is_our_own(evaluated):
 def test_rolling_windows_ask_for_every_token_once():
     from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 
-    from lmscale.harness import HarnessModel
+    from lmscale.asking.harness import HarnessModel
 
     model = make_model("causal")
     adapter = HarnessModel(model)  # pyright: ignore[reportCallIssue]

@@ -13,16 +13,16 @@ from networks import SEQUENCE
 from trained import make_model
 
 from analysis.errors import InputError
+from lmscale.asking.sampling import Sampling
 from lmscale.checkpoint import Checkpoints
 from lmscale.cli import main
 from lmscale.config import Start
 from lmscale.data.tokenizer_training import train_model
 from lmscale.data.vocabulary_kind import VocabularyKind
-from lmscale.files import as_json, sealed, unsealed
 from lmscale.inference import Model, load_run
-from lmscale.pretrained import find_pretrained
+from lmscale.planning.pretrained import find_pretrained
 from lmscale.records import RUN_COLUMNS
-from lmscale.sampling import Sampling
+from lmscale.store.files import as_json, sealed, unsealed
 
 STEP = 12
 
@@ -164,7 +164,7 @@ def test_a_vocabulary_is_found_or_asked_for(tmp_path):
     content = train_model(VocabularyKind(kind="bpe", pieces=300), texts)
     elsewhere = tmp_path / "mine.model"
     elsewhere.write_bytes(content)
-    from lmscale.reader import PieceReader, reader_of
+    from lmscale.asking.reader import PieceReader, reader_of
 
     reader, other = PieceReader(elsewhere), tmp_path / "other.model"
     other.write_bytes(train_model(VocabularyKind(kind="bpe", pieces=310), texts))
@@ -187,7 +187,7 @@ def test_a_vocabulary_is_found_or_asked_for(tmp_path):
 
 
 def test_letters_outside_a_vocabulary_are_named():
-    from lmscale.reader import LetterReader
+    from lmscale.asking.reader import LetterReader
 
     reader = LetterReader(4)
     assert reader.decode(reader.encode("ab cd")) == "ab cd"
@@ -237,15 +237,15 @@ def test_an_n_gram_is_counted_again(study, tmp_path, capsys):
 
 def test_a_trained_run_has_the_loss_of_its_record(study, tmp_path):
     """What training said of its held-out text, asked for by inference a window at a time."""
-    from lmscale.assemble import assemble
-    from lmscale.studies import load_study, override
+    from lmscale.planning.assemble import assemble
+    from lmscale.study.studies import load_study, override
 
     (tmp_path / "shards").symlink_to(study.parent / "out" / "shards")
     fields = ["--tokens", "8192", "--name", "trained"]
     assert main(["run", str(study), "--out", str(tmp_path), *fields]) == 0
     model = load_run("trained", tmp_path)
     held = assemble(override(load_study(str(study)), fields), tmp_path, print).held_out
-    from lmscale.prompts import Asked
+    from lmscale.asking.prompts import Asked
 
     rows = []
     for tokens, weights in zip(held.tokens.tolist(), held.weights, strict=True):

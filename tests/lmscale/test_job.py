@@ -9,8 +9,8 @@ from jax._src.clusters import cloud_tpu_cluster
 
 from analysis.errors import InputError
 from lmscale import __version__
-from lmscale.job import Job, find_job
-from lmscale.rollcall import call_roll
+from lmscale.processes.job import Job, find_job
+from lmscale.processes.rollcall import call_roll
 
 EXPLICIT = {"LMSCALE_COORDINATOR": "10.0.0.1:1234", "LMSCALE_PROCESSES": "4", "LMSCALE_PROCESS": "2"}
 SLURM = {

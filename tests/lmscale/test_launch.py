@@ -11,7 +11,7 @@ import pytest
 from lmscale.cli import make_parser
 from lmscale.config import MeshConfig, Size, Study
 from lmscale.executors.local import TPU_BOUNDS, Accelerators
-from lmscale.studies import override
+from lmscale.study.studies import override
 
 FOLDER = Path(__file__).parents[2] / "docs" / "launch"
 SCRIPTS = sorted(FOLDER.glob("*.sh"))

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from lmscale import leases
-from lmscale.leases import LEASE, LeaseLost, Leases, claims
+from lmscale.work import leases
+from lmscale.work.leases import LEASE, LeaseLost, Leases, claims
 
 # a process that takes the trajectory T below argv[1] and says so; then it commits a line for each line it is told
 HOLDER = """
 import sys
 from pathlib import Path
-from lmscale import leases
-from lmscale.files import create
+from lmscale.work import leases
+from lmscale.store.files import create
 leases.BEAT_SECONDS, leases.LEASE_SECONDS, leases.SAFE_SECONDS = 0.05, 0.6, 0.3
 root = Path(sys.argv[1])
 lease = leases.Leases(lambda name: root / name, "s").take("T", "0")

@@ -12,14 +12,14 @@ from analysis.errors import InputError
 from lmscale import layers
 from lmscale.config import Family, Lora, MeshConfig, Size, Start
 from lmscale.layers import Linear, contract
-from lmscale.lora import make_adapters, merged
 from lmscale.mesh import make_mesh
 from lmscale.models import build
+from lmscale.network.lora import make_adapters, merged
+from lmscale.network.output_layer import Output, logits
+from lmscale.network.parts import Tuning, parameters, part_names, tuning_of
+from lmscale.network.spans import OBJECTIVES_OF, written_tokens
 from lmscale.objectives import make_objective
-from lmscale.output_layer import Output, logits
-from lmscale.parts import Tuning, parameters, part_names, tuning_of
 from lmscale.shapes import Shape, shape_of
-from lmscale.spans import OBJECTIVES_OF, written_tokens
 
 EVERY = Lora(rank=3, alpha=6, matrices=("query", "key", "value", "out", "up", "down"))
 

@@ -8,10 +8,10 @@ from networks import SEQUENCE, START, make_network
 from trained import make_model
 
 from analysis.errors import InputError
-from lmscale.attention_page import draw, write_page
+from lmscale.asking.attention_page import draw, write_page
+from lmscale.asking.maps import attention_map, by_word, head_moves, moves, token_weights, unmoved
+from lmscale.asking.prompts import Asked
 from lmscale.layers import NORM_EPSILON, ROPE_BASE
-from lmscale.maps import attention_map, by_word, head_moves, moves, token_weights, unmoved
-from lmscale.prompts import Asked
 
 FIRST = "the animal didn't cross because it was tired"
 SECOND = "the animal didn't cross because it was wide"

@@ -12,13 +12,14 @@ import pytest
 import workers
 
 from analysis.errors import InputError
-from lmscale import FAILURE, OUT_OF_MEMORY, layout, memory
+from lmscale import FAILURE, OUT_OF_MEMORY
 from lmscale.config import MeshConfig, PowerRule, Size
-from lmscale.layout import FILLED, check_mesh, place
-from lmscale.memory import Memory, host_bytes, in_words, step_bytes, study_memory
-from lmscale.out_of_memory import amounts, explain, is_out_of_memory
 from lmscale.plan import make_plan
-from lmscale.plan_table import placements
+from lmscale.planning import layout, memory
+from lmscale.planning.layout import FILLED, check_mesh, place
+from lmscale.planning.memory import Memory, host_bytes, in_words, step_bytes, study_memory
+from lmscale.planning.out_of_memory import amounts, explain, is_out_of_memory
+from lmscale.planning.plan_table import placements
 from lmscale.records import Workspace
 
 LARGE = {"sizes": (Size(width=64, depth=4),), "recipe": {"sequence": 64, "batch_tokens": PowerRule(value=4096)}}

@@ -8,8 +8,8 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale.config import MeshConfig, Remat, Size
-from lmscale.layout import check_mesh, factorizations, largest_part, misfit, nearest_mesh
 from lmscale.mesh import make_mesh, sharding
+from lmscale.planning.layout import check_mesh, factorizations, largest_part, misfit, nearest_mesh
 from lmscale.step import Step
 
 QUICKLY: Any = {"xla_backend_optimization_level": 0}  # of the code generation, which takes most of the time

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale.assemble import Assembly, OpenPart, from_shards
 from lmscale.config import Corpus, EvalSet, Study
 from lmscale.data.loader import Loader, evaluation_set
 from lmscale.data.permutation import permute
 from lmscale.data.shards import Split, Vocabulary, open_shards
 from lmscale.data.subset import SUBSET_KEY, Subset
 from lmscale.data.writer import ShardWriter
-from lmscale.plan_table import as_json, as_text
+from lmscale.planning.assemble import Assembly, OpenPart, from_shards
+from lmscale.planning.plan_table import as_json, as_text
 from lmscale.train import train
 
 EOS = 1
@@ -289,7 +289,7 @@ def test_text_that_cannot_be_drawn_from_is_refused(mix, make_assembly, make_shar
 
 
 def test_a_limit_on_an_evaluation_set_is_refused(make_assembly, tmp_path, monkeypatch):
-    from lmscale import assemble
+    from lmscale.planning import assemble
 
     monkeypatch.setattr(assemble, "_open", lambda corpus, root, say, processes: ())
     each = EvalSet(name="books", corpus=Corpus(files=("x",), unique_tokens=100))

@@ -11,10 +11,10 @@ from analysis.audit import sensitivities
 from analysis.errors import InputError
 from lmscale.cli import main
 from lmscale.config import Size
-from lmscale.order import LAW, RESIDUAL_SD, Design, in_order
 from lmscale.plan import cost
+from lmscale.planning.order import LAW, RESIDUAL_SD, Design, in_order
+from lmscale.planning.replicas import make_stacks
 from lmscale.records import Workspace
-from lmscale.replicas import make_stacks
 from lmscale.train import train
 
 SIZES = tuple(Size(width=width, depth=depth) for width, depth in ((16, 1), (24, 2), (32, 2), (40, 3), (48, 3)))
@@ -149,8 +149,8 @@ def test_a_worker_follows_the_order(study, tmp_path, capsys):
     folder = Workspace(out, "small")
     finished = [json.loads(p.read_text()) for p in folder.root.glob("runs/*/record.json")]
     by_time = sorted(folder.root.glob("runs/*/record.json"), key=lambda p: p.stat().st_mtime_ns)
-    from lmscale.assemble import assemble
-    from lmscale.studies import load_study, override
+    from lmscale.planning.assemble import assemble
+    from lmscale.study.studies import load_study, override
 
     assembly = assemble(override(load_study(str(study)), grid), out, print)
     pieces = in_order(stacks_of(assembly), None, 1)

@@ -7,7 +7,7 @@ import pytest
 
 from lmscale.config import MeshConfig
 from lmscale.mesh import make_mesh
-from lmscale.output_layer import Output, logits, parts_of, summed_nats, token_nats
+from lmscale.network.output_layer import Output, logits, parts_of, summed_nats, token_nats
 
 B, S, D, V = 4, 24, 16, 40
 

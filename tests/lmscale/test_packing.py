@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from lmscale import packing
 from lmscale.checkpoint import PACKED, STATE, Checkpoints
 from lmscale.config import MeshConfig, Size
 from lmscale.mesh import make_mesh
 from lmscale.step import Step
+from lmscale.training import packing
 
 ONE, EIGHT = MeshConfig(), MeshConfig(data=2, fsdp=2, tensor=2)
 

@@ -7,7 +7,7 @@ import pytest
 from analysis.errors import InputError
 from lmscale.config import MeshConfig, PowerRule, Size
 from lmscale.plan import cost
-from lmscale.replicas import make_stacks
+from lmscale.planning.replicas import make_stacks
 from lmscale.shapes import Shape
 
 

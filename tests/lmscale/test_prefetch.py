@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lmscale.config import PowerRule
-from lmscale.prefetch import DEPTH, drawn
 from lmscale.records import Curve
 from lmscale.train import Interrupted, train
+from lmscale.training.prefetch import DEPTH, drawn
 
 CALLS = [(start, start + 2) for start in range(0, 20, 2)]
 

@@ -9,10 +9,10 @@ import pytest
 from networks import SEPARATOR, SEQUENCE, START, VOCAB, make_network
 
 from analysis.errors import InputError
-from lmscale.noise import asking_for
+from lmscale.asking.prompts import Asked, Layout
+from lmscale.network.noise import asking_for
+from lmscale.network.output_layer import token_nats
 from lmscale.objectives import Objective
-from lmscale.output_layer import token_nats
-from lmscale.prompts import Asked, Layout
 
 PLACE = 11  # that is masked
 

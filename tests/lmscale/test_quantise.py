@@ -11,9 +11,9 @@ from analysis.errors import InputError
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import MeshConfig, Size
 from lmscale.evaluate import evaluate, window_losses
-from lmscale.lanes import Training
-from lmscale.quantise import TABLES, Rounding, Scorer, make_rounder, round_columns, round_weights
+from lmscale.scoring.quantise import TABLES, Rounding, Scorer, make_rounder, round_columns, round_weights
 from lmscale.train import train
+from lmscale.training.lanes import Training
 
 compiled = jax.jit(round_columns, static_argnames="group")
 

@@ -19,7 +19,7 @@ from lmscale.config import ExecutorConfig
 from lmscale.executors import ray
 from lmscale.executors.base import make_executor
 from lmscale.records import Workspace
-from lmscale.studies import load_study, override
+from lmscale.study.studies import load_study, override
 
 # two trajectories of two runs, a checkpoint a call: there is time to kill
 

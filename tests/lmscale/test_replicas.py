@@ -8,14 +8,14 @@ import pytest
 
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import PowerRule, Size
-from lmscale.lanes import Training, resume_trunk
-from lmscale.leases import Leases
 from lmscale.plan import INPUTS
+from lmscale.planning.replicas import make_stacks
 from lmscale.records import Curve, Workspace
-from lmscale.replicas import make_stacks
 from lmscale.step import Together
 from lmscale.train import Interrupted, train
-from lmscale.worker import work
+from lmscale.training.lanes import Training, resume_trunk
+from lmscale.training.worker import work
+from lmscale.work.leases import Leases
 
 STEPS = 100
 GRID = {"tokens": (128 * STEPS,), "seeds": (0, 1), "steps_per_dispatch": 8}
@@ -218,7 +218,7 @@ def test_a_rate_by_multiplier_is_the_rate_written_in_the_recipe(make_assembly):
 
 
 def test_a_worker_takes_the_members_that_nobody_else_has(make_assembly, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lmscale.worker.signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("lmscale.training.worker.signal.signal", lambda number, handler: None)
     small = {"sizes": (Size(width=16, depth=1),), "tokens": (128 * 20,), "seeds": (0, 1)}
     assembly = make_assembly(rate_multipliers=(1.0, 0.5), replicas=4, **small)
     lease = Leases(Workspace(tmp_path, "test").trajectory, "another").take(assembly.plan[1].id, "")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lmscale.assemble import Assembly
 from lmscale.cli import main
 from lmscale.config import Corpus, EvalSet, Size
-from lmscale.quantise import Rounding
+from lmscale.planning.assemble import Assembly
 from lmscale.records import SCORE_COLUMNS, Workspace
-from lmscale.rounded_scores import score_rounded
+from lmscale.scoring.quantise import Rounding
+from lmscale.scoring.rounded_scores import score_rounded
 from lmscale.train import train
 
 ROUNDINGS = [Rounding(bits=8), Rounding(bits=3)]

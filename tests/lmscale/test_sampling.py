@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from lmscale.sampling import Sampling, draw, left
+from lmscale.asking.sampling import Sampling, draw, left
 
 LOGITS = np.log(np.array([[0.5, 0.25, 0.15, 0.06, 0.04], [0.04, 0.06, 0.15, 0.25, 0.5]], np.float32))
 VOCAB = LOGITS.shape[1]

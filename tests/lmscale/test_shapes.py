@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.errors import InputError
-from lmscale.borders import rows_of
 from lmscale.config import MeshConfig, Size
 from lmscale.mesh import make_mesh
 from lmscale.models import build
+from lmscale.network.borders import rows_of
+from lmscale.network.output_layer import Output, logits
 from lmscale.objectives import Example
-from lmscale.output_layer import Output, logits
 from lmscale.shapes import Shape, ladder_depth, shape_for, shape_of
 
 SHAPES = [

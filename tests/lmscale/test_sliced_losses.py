@@ -13,7 +13,7 @@ from lmscale.data.slices import UNKNOWN, Slicing, sliced
 from lmscale.data.writer import ShardWriter
 from lmscale.evaluate import Evaluation, by_window, loss_scores, summarise, summarise_slices
 from lmscale.records import unscored
-from lmscale.scores import score_finished
+from lmscale.scoring.scores import score_finished
 from lmscale.train import train
 
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.attention import Sight, attention
 from lmscale.config import MeshConfig
 from lmscale.mesh import make_mesh
-from lmscale.splash import block_of, splash, suits
+from lmscale.network.attention import Sight, attention
+from lmscale.network.splash import block_of, splash, suits
 
 LENGTH, HEADS, SIZE = 256, 2, 64  # a head that is filled up to the lanes of a TPU
 

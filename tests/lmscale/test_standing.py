@@ -14,14 +14,14 @@ from rich.console import Console
 from analysis.errors import InputError
 from lmscale.cli import main
 from lmscale.config import Size
-from lmscale.files import Lines, sealed, write_json
-from lmscale.leases import LEASE_SECONDS
 from lmscale.plan import cost
-from lmscale.progress import LiveTable
 from lmscale.records import RUN_COLUMNS, Workspace
-from lmscale.standing import UnderWay, read_standing, write_plan
-from lmscale.status_page import PAGE, as_html, kept_fresh
-from lmscale.status_table import as_table
+from lmscale.store.files import Lines, sealed, write_json
+from lmscale.watch.progress import LiveTable
+from lmscale.watch.standing import UnderWay, read_standing, write_plan
+from lmscale.watch.status_page import PAGE, as_html, kept_fresh
+from lmscale.watch.status_table import as_table
+from lmscale.work.leases import LEASE_SECONDS
 
 SIZES = tuple(Size(width=width, depth=1) for width in (16, 24, 32, 40, 48, 56, 64))
 
@@ -202,7 +202,7 @@ def test_the_page_refreshes_itself_fetches_nothing_and_runs_nothing(folder):
 
 
 def test_the_page_follows_the_folder_while_a_sweep_goes_on(folder, monkeypatch):
-    monkeypatch.setattr("lmscale.status_page.REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr("lmscale.watch.status_page.REFRESH_SECONDS", 0.05)
     plan, workspace = folder
     with kept_fresh(workspace):
         finish(workspace, plan[0], plan[0].runs[0], 2.5)

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from lmscale.borders import rows_of
 from lmscale.config import MeshConfig
 from lmscale.evaluate import summarise
 from lmscale.mesh import make_mesh, spec
 from lmscale.models import UNROLL_DEPTH
+from lmscale.network.borders import rows_of
+from lmscale.network.output_layer import cross_entropy
 from lmscale.objectives import Example
-from lmscale.output_layer import cross_entropy
 from lmscale.step import State, Step
 
 COMPILED: dict[tuple, Step] = {}  # these tests ask for the same programs again and again

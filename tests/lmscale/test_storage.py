@@ -18,22 +18,22 @@ import workers
 from store_server import Server
 
 from analysis.errors import InputError
-from lmscale.asked import find, write_json
-from lmscale.attempts import ATTEMPTS
 from lmscale.checkpoint import PACKED, Checkpoints
 from lmscale.cli import main
-from lmscale.files import Lines, create, now, on_store
-from lmscale.places import place, user_cache
+from lmscale.commands.asked import find, write_json
 from lmscale.records import RUN_COLUMNS, Workspace
+from lmscale.store.files import Lines, create, now, on_store
+from lmscale.store.places import place, user_cache
+from lmscale.work.attempts import ATTEMPTS
 
 OFTEN = ("--checkpoint-seconds", "0.05")
 
 # does what it is told: makes an object, takes a trajectory, commits under its lease
 ACTOR = """
 import sys
-from lmscale import leases
-from lmscale.files import create
-from lmscale.places import place
+from lmscale.work import leases
+from lmscale.store.files import create
+from lmscale.store.places import place
 leases.BEAT_SECONDS, leases.LEASE_SECONDS, leases.SAFE_SECONDS = 0.2, 1.5, 0.75
 root = place("out", sys.argv[1])
 office = leases.Leases(lambda name: root / name, "s")
@@ -394,6 +394,6 @@ def lmscale(variables: dict[str, str], *arguments: str) -> subprocess.CompletedP
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("lmscale.places.find_spec", lambda name: None)
+    monkeypatch.setattr("lmscale.store.places.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"out: 's3://b/x' needs s3fs; pip install 'lmscale\[s3\]'"):
         place("out", "s3://b/x")

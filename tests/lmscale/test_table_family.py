@@ -8,7 +8,7 @@ import pytest
 
 from analysis.laws import Chinchilla
 from lmscale.cli import main
-from lmscale.studies import load_study
+from lmscale.study.studies import load_study
 
 LAW = Chinchilla(A=482.01, B=2085.43, L0=1.8172, alpha=0.3478, beta=0.3658)  # Besiroglu et al. 2024, abstract
 

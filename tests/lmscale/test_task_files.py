@@ -5,11 +5,11 @@ import json
 import pytest
 
 from analysis.errors import InputError
-from lmscale.abilities import Abilities, Labelled, TaskText
-from lmscale.ability_sets import check_apart
 from lmscale.config import Corpus
 from lmscale.data.document import Reading
 from lmscale.data.labelled import documents
+from lmscale.scoring.ability_sets import check_apart
+from lmscale.study.abilities import Abilities, Labelled, TaskText
 from lmscale.tasks.json_lines import read_items
 from lmscale.tasks.registry import Chosen
 from lmscale.tasks.sides import scored_items

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis import tensorboard_logs
-from lmscale import accelerators
+from analysis.reading import tensorboard_logs
 from lmscale.cli import main
-from lmscale.progress import Pace
+from lmscale.planning import accelerators
 from lmscale.records import Curve
-from lmscale.telemetry import HostClock, memory_bytes, peak_of
 from lmscale.train import Interrupted, Training, train
+from lmscale.training.telemetry import HostClock, memory_bytes, peak_of
+from lmscale.watch.progress import Pace
 
 TAGS = {"loss_nats/train", "grad_norm", "tokens_per_second", "share_of_peak", "memory_bytes", "learning_rate"}
 

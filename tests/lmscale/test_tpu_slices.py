@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from analysis.errors import InputError
-from lmscale.aot_choose import choose, holder, meshes, promising
 from lmscale.cli import main
-from lmscale.collectives import Array, Collective
 from lmscale.config import MeshConfig, PowerRule, Recipe, Size, Study
-from lmscale.latency import FLAGS, VARIABLE, hide_latency
-from lmscale.memory import step_bytes
 from lmscale.plan import Text, Trajectory, make_plan
-from lmscale.replicas import Stack
-from lmscale.roofline import Work, expected_links, flops_per_chip, link_bytes
-from lmscale.slices import Slices
+from lmscale.planning.memory import step_bytes
+from lmscale.planning.replicas import Stack
+from lmscale.tpu.aot_choose import choose, holder, meshes, promising
+from lmscale.tpu.collectives import Array, Collective
+from lmscale.tpu.latency import FLAGS, VARIABLE, hide_latency
+from lmscale.tpu.roofline import Work, expected_links, flops_per_chip, link_bytes
+from lmscale.tpu.slices import Slices
 
 STUDY = Study(
     name="large",
@@ -175,7 +175,7 @@ def test_what_would_hold_a_size_is_the_smallest_slice_of_the_table():
 def test_wrong_input_is_one_line_with_a_mend(options, says, capsys, tmp_path, monkeypatch):
     import re
 
-    from lmscale.topology import WITHOUT_CHIPS
+    from lmscale.tpu.topology import WITHOUT_CHIPS
 
     for name, value in {**WITHOUT_CHIPS, VARIABLE: "", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
         monkeypatch.setenv(name, value)
@@ -195,7 +195,7 @@ def test_flags_that_hide_latency_leave_what_the_user_says():
 def test_without_libtpu_what_to_install_is_said(monkeypatch):
     import importlib.util
 
-    from lmscale.topology import before_libtpu
+    from lmscale.tpu.topology import before_libtpu
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"libtpu: .*lmscale\[tpu\]"):

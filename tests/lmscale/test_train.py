@@ -11,10 +11,10 @@ from small import Stop
 
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import PowerRule
-from lmscale.lanes import Training
 from lmscale.optim import learning_rates
 from lmscale.records import Curve
 from lmscale.train import Interrupted, train
+from lmscale.training.lanes import Training
 
 
 def results(t: Training) -> dict[int, tuple]:

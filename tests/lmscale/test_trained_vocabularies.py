@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
 from analysis.errors import InputError
-from lmscale.assemble import from_shards, open_texts
 from lmscale.config import Corpus, EvalSet, Recipe, Size, Study
 from lmscale.data.loader import evaluation_set
 from lmscale.data.prepare import prepare
@@ -26,6 +25,7 @@ from lmscale.data.spelling import ESCAPE, JOINT, RUNS, SPACE, TAB
 from lmscale.data.tokenizer_training import train_model
 from lmscale.data.training_sample import SENTENCE_LETTERS, Sample, sentences
 from lmscale.data.vocabulary_kind import VocabularyKind
+from lmscale.planning.assemble import from_shards, open_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("char", "char:280", "word:400", "unigram:400", "bpe:400")

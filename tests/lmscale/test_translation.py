@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from analysis.proportions import wilson
+from analysis.solving.proportions import wilson
 from lmscale import evaluate
-from lmscale.assemble import Assembly, from_shards
 from lmscale.config import Bilingual, Corpus, EvalSet, Family, FamilyGrid, MeshConfig, PowerRule, Recipe, Size, Study
 from lmscale.data.prepare import ensure_prepared
 from lmscale.data.shards import Shards, open_shards
 from lmscale.mesh import make_mesh
-from lmscale.plan_table import as_json, as_text
+from lmscale.planning.assemble import Assembly, from_shards
+from lmscale.planning.plan_table import as_json, as_text
+from lmscale.scoring.translation import corpus_chrf, translations
 from lmscale.step import Step
 from lmscale.train import train
-from lmscale.translation import corpus_chrf, translations
 
 PAIRS = Bilingual(nouns=9, adjectives=5, verbs=4, sentences=600, unseen=0.2)
 TAB, END, OFFSET = 9 + 3, 1, 3

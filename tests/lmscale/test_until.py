@@ -8,13 +8,13 @@ import pytest
 
 from analysis import Chinchilla
 from analysis.errors import InputError
-from lmscale.assemble import assemble
 from lmscale.cli import main
-from lmscale.files import sealed, write_json
-from lmscale.pacing import SHARE, Sparing
+from lmscale.planning.assemble import assemble
 from lmscale.records import RUN_COLUMNS, Workspace
-from lmscale.studies import load_study, override
-from lmscale.until import Goal, Watch, judge
+from lmscale.store.files import sealed, write_json
+from lmscale.study.studies import load_study, override
+from lmscale.watch.pacing import SHARE, Sparing
+from lmscale.watch.until import Goal, Watch, judge
 
 LAW = Chinchilla(A=30.0, B=4e3, L0=1.1, alpha=0.4, beta=0.6)
 

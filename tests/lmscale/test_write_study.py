@@ -6,8 +6,8 @@ import pytest
 
 from analysis.errors import InputError
 from lmscale.config import Chosen, Corpus, EvalSet, ExecutorConfig, MeshConfig, PowerRule, Recipe, Size, Study
-from lmscale.studies import load_study, override
-from lmscale.write_study import study_text, write_study
+from lmscale.study.studies import load_study, override
+from lmscale.study.write_study import study_text, write_study
 
 SIZES = (Size(width=32, depth=2), Size(width=48, depth=2, heads=2), Size(width=64))
 STUDIES = (

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmscale.assemble import assemble
 from lmscale.checkpoint import Checkpoints
 from lmscale.cli import main
 from lmscale.data.tokenizers import BYTE_OFFSET
 from lmscale.mesh import make_mesh
+from lmscale.planning.assemble import assemble
 from lmscale.records import Workspace
 from lmscale.step import Step
-from lmscale.studies import load_study, override
+from lmscale.study.studies import load_study, override
 
 STUDY = """
 from lmscale.config import Corpus, PowerRule, Recipe, Size, Study

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import networks
 
+from lmscale.asking.found_run import FoundRun
+from lmscale.asking.reader import ByteReader
 from lmscale.config import MeshConfig
-from lmscale.found_run import FoundRun
 from lmscale.inference import Model
-from lmscale.reader import ByteReader
 
 SEPARATOR = 12  # a tab
 

@@ -14,15 +14,15 @@ import time
 import numpy as np
 
 from analysis.coverage import DESIGNS, QUANTITIES, SHARED, Design, losses, simulate, study
+from analysis.deciding.planned import Planned
+from analysis.deciding.prior import Prior
 from analysis.expected import Expected, expected
 from analysis.fit import fit
-from analysis.form import Runs
-from analysis.planned import Planned
-from analysis.prior import Prior
-from analysis.sandwich import Noise
-from analysis.solve import Loss, minimise
-from analysis.sums import ChinchillaForm
-from analysis.targets import LOGARITHMS, quantities
+from analysis.solving.form import Runs
+from analysis.solving.sandwich import Noise
+from analysis.solving.solve import Loss, minimise
+from analysis.solving.sums import ChinchillaForm
+from analysis.solving.targets import LOGARITHMS, quantities
 
 CASES = (
     ("grid 5x5", 0.004),

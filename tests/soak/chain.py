@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 import analysis
 from lmscale.config import Chain
 from lmscale.data import chain
-from lmscale.studies import load_study
+from lmscale.study.studies import load_study
 
 EFFICIENCIES = 0.1, 0.3  # of a token, against the best estimator
 LAWS = "chinchilla", "interaction", "coupled"

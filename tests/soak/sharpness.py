@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 
 from planted_abilities import SMOOTH, planted_task
 
-from analysis.sharpness import sharpness
+from analysis.skills.sharpness import sharpness
 
 RIGHT = {"smooth": ("smooth", "made by the metric"), "step": ("sharp",)}
 LEAST = 0.95

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.gaps import find_gaps
+from analysis.comparing.gaps import find_gaps
 from analysis.laws import Chinchilla
 from analysis.table import Table
 

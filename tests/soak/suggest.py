@@ -23,12 +23,12 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from analysis.coverage import LARGE
+from analysis.deciding.planned import Planned
+from analysis.deciding.prior import fitted
 from analysis.errors import InputError
 from analysis.fit import Fit, fit
 from analysis.laws import Array, Chinchilla
-from analysis.planned import Planned
-from analysis.prior import fitted
-from analysis.sandwich import Noise
+from analysis.solving.sandwich import Noise
 from analysis.suggest import Candidates, cost, suggest
 from analysis.table import from_frame
 from analysis.uncertainty import interval

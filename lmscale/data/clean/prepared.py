@@ -14,7 +14,7 @@ from lmscale.data.clean.contamination import Overlap
 from lmscale.data.shards import Shards, Split
 from lmscale.data.sources import Document
 from lmscale.data.tokenizers import bytes_of
-from lmscale.typed import check
+from lmscale.study.typed import check
 
 BYTES = "bytes"  # the vocabulary of lmscale.data.tasks: seqio's, in which byte b is token b + 3
 ENDINGS = (".jsonl", ".jsonl.gz")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from lmscale.typed import check, normalise
+from lmscale.study.typed import check, normalise
 
 # In the order in which they are taken, whatever the order in which they are named
 Step = Literal[

@@ -1,0 +1,1 @@
+"""The report of analysis.report as one HTML file."""

@@ -1,0 +1,1 @@
+"""Answers as figures; the look is that of analysis.plots."""

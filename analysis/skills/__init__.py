@@ -1,0 +1,1 @@
+"""What scale does to tasks; analysis.emergence gathers it."""

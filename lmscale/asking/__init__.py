@@ -1,0 +1,1 @@
+"""A finished run that is asked: lmscale.inference is its front door."""

@@ -1,0 +1,1 @@
+"""What the models of lmscale.models and the objectives of lmscale.objectives are made of."""

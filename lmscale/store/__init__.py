@@ -1,0 +1,1 @@
+"""Files and checkpoints that are whole or absent, in a folder or an object store."""

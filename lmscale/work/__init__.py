@@ -1,0 +1,1 @@
+"""Who trains what: a worker, what it takes next, its leases, its attempts."""
