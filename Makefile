@@ -11,7 +11,7 @@ TOPOLOGY ?= v5e:2x2
 SHELL := /bin/bash
 LMSCALE := $(VENV)/bin/lmscale
 
-.PHONY: setup demo plan sweep fit optimal plot report aot test bench bench-gpu soak lint clean
+.PHONY: setup demo plan sweep fit optimal plot report aot test test-long bench bench-gpu soak lint clean
 
 setup: $(VENV)/.installed
 
@@ -55,8 +55,16 @@ aot: setup
 	$(VENV)/bin/python -m pip install --quiet --editable '.[tpu]'
 	$(LMSCALE) aot $(STUDY) --topology $(TOPOLOGY) --out $(OUT)
 
+# Tests wait for processes that they start: three share two cores.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 5 --dist loadfile \
+	--no-loadscope-reorder
+
 test: setup
-	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+# The tests that take half a minute and more each; .ci/run runs them once.
+test-long: setup
+	$(PYTEST) -m long
 
 # Ratios against named peers on the same work in one run: the fit (one thread each, for these matrices are small), and
 # training; then what planning 10,000 runs takes, preparing text, cleaning it and drawing batches. NANOGPT=path and
@@ -84,7 +92,7 @@ bench-gpu:
 
 # Coverage of intervals on simulated studies, under two hours on two cores; interrupted, it goes on where it stopped. Then
 # the faults that a sweep survives, two hours and a half.
-soak: setup
+soak: setup test-long
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m analysis.coverage --file $(OUT)/coverage.csv
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/sweep.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/slices.py
@@ -93,6 +101,8 @@ soak: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/suggest.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/multiplier.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak/chain.py
+	$(VENV)/bin/python -m pip install --quiet --editable '.[tpu]'
+	$(VENV)/bin/python tests/soak/aot.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

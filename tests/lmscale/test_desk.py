@@ -166,6 +166,7 @@ def test_a_cooldown_that_was_recorded_meanwhile_is_not_taken(desks, record):
     assert not one.grips[trajectory.id].takes(trajectory.runs[0])
 
 
+@pytest.mark.long
 def test_two_workers_share_one_trunk_and_change_no_bit(tmp_path):
     """Real processes on one size: whoever has no trunk trains cooldowns of the other's."""
     study = workers.make_study(tmp_path / "study", steps=(256, 512, 768, 1024))

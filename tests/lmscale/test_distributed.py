@@ -116,6 +116,7 @@ def compare(study, alone) -> Callable[[Workspace], None]:
     return compare
 
 
+@pytest.mark.long
 def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, compare, capfd, monkeypatch):
     mesh = ["--mesh", "2,2,2"]
     processes = start(study, out, *mesh, "--checkpoint-seconds", "1e-9")
@@ -218,6 +219,7 @@ SHORT = """
 """
 
 
+@pytest.mark.long
 def test_a_disk_or_a_memory_that_is_full_in_one_process_ends_the_job_by_its_name(study, tmp_path):
     """In all processes the status by which a sweep knows what happened."""
     words = ["run", str(study), "--events", *SMALL, "--mesh", "2,1,1", "--checkpoint-seconds", "1e-9", "--out"]
@@ -259,6 +261,7 @@ CASES = {  # which process is sent what (None: it raises), what the other says, 
 }
 
 
+@pytest.mark.long
 def test_whoever_ends_a_job_is_named_by_the_others():
     pairs = {}  # all cases at once: most of the time is waiting
     for name, (who, number, _, _) in CASES.items():

@@ -21,6 +21,7 @@ def study(tmp_path_factory):
     return workers.make_study(tmp_path_factory.mktemp("study"))
 
 
+@pytest.mark.long
 def test_kills_change_no_bit(study, tmp_path):
     print(faults.kills(study, 3, 11, tmp_path))
 
@@ -33,10 +34,12 @@ def test_launchers_commit_once(tmp_path):
     print(faults.launchers(4, 3, 7, tmp_path))
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_loses_nothing(study, tmp_path):
     print(file_faults.full_disk(study, [3000, 9000], tmp_path))
 
 
+@pytest.mark.long
 def test_a_full_file_system_is_one_line_and_loses_nothing(study, tmp_path, without_engine):
     try:
         print(file_faults.full_mount(study, [300], tmp_path))
@@ -44,10 +47,12 @@ def test_a_full_file_system_is_one_line_and_loses_nothing(study, tmp_path, witho
         without_engine("tmpfs", str(error))
 
 
+@pytest.mark.long
 def test_a_clock_that_jumps_changes_no_bit(study, tmp_path):
     print(faults.clocks(study, [-faults.DAY], tmp_path))  # the worse: what is new looks old
 
 
+@pytest.mark.long
 def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
     """Killed before the first save three times in one sweep; another sweep tries it again."""
     workers.share_text(study, tmp_path)
@@ -66,6 +71,7 @@ def test_a_trajectory_that_kills_its_workers_is_given_up(study, tmp_path):
     assert workers.digits(Workspace(tmp_path, "small")) == workers.uninterrupted(study)
 
 
+@pytest.mark.long
 def test_another_mesh_goes_on_from_the_same_state(tmp_path):
     pairs = [("8,1,1", "2,2,2"), ("2,2,2", "1,1,1"), ("1,1,1", "1,8,1")]
     print(faults.mesh_changes(pairs, tmp_path))

@@ -213,6 +213,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_a_size_that_runs_out_of_memory_leaves_the_others(tmp_path):
     """For real: the step of the large size takes more than the address space that the workers have."""
     (tmp_path / "text.txt").write_text("".join(f"line {i} of {i * i % 9973}\n" for i in range(8000)))

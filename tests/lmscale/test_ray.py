@@ -90,6 +90,7 @@ def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.long
 def test_killed_workers_go_on_from_their_checkpoints(study, tmp_path, local, address):
     out = share(study, tmp_path / "out")
     config = ["--executor.name", "ray", "--executor.address", address]

@@ -103,6 +103,7 @@ def test_an_array_goes_on_when_a_job_is_queued_again(study, tmp_path, local):
     assert jobs() == []
 
 
+@pytest.mark.long
 def test_a_job_saves_before_its_time_is_over_and_is_queued_again(study, tmp_path, local):
     out = share(study, tmp_path / "out")
     process = sweep(study, out, *GRID, "--workers", "1")
@@ -139,6 +140,7 @@ def test_jobs_that_are_left_alone_finish(study, tmp_path):
     until(lambda: jobs() == [])
 
 
+@pytest.mark.long
 def test_two_tasks_of_a_job_train_one_model(study, tmp_path, local):
     out = share(study, tmp_path / "out")
     process = sweep(study, out, *GRID, "--seeds", "0", "--tokens", "8192", "--processes", "2", "--mesh", "2,1,1")

@@ -318,6 +318,7 @@ def swept(study, wanted, bucket, server) -> tuple[Path, list[str]]:
     return out, done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_a_sweep_on_a_store_is_the_one_in_a_folder_to_the_bit(swept, wanted):
     out, said = swept
     workspace = Workspace(out, "small")
