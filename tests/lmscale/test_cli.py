@@ -38,6 +38,7 @@ def losses(out: Path) -> dict[str, float]:
     return {r["row"]["run_id"]: r["row"]["loss_nats"] for r in Workspace(out, "small").records()}
 
 
+@pytest.mark.long
 def test_an_interrupted_sweep_goes_on_where_it_stopped(study, tmp_path):
     out, whole = tmp_path / "cut", tmp_path / "whole"
     copy_shards(study, out)
@@ -65,6 +66,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(study, tmp_path):
     assert main(["export", str(study), "--out", str(out)]) == 0
 
 
+@pytest.mark.long
 def test_a_sweep_on_eight_devices_matches_one_and_needs_no_tensorflow(study, tmp_path):
     out, one = tmp_path / "eight", tmp_path / "one"
     copy_shards(study, out)

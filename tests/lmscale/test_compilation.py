@@ -53,6 +53,7 @@ def run(shards: Shards, out: Path, cache: Path, *fields: str) -> tuple[str, dict
     return "\n".join(lines), json.loads(last)
 
 
+@pytest.mark.long
 def test_a_sweep_compiles_a_shape_once_and_the_next_process_none(shards, tmp_path):
     cache = tmp_path / "cache"
     grid = ["--seeds", "0,1", "--rate-multipliers", "1,0.5"]

@@ -142,6 +142,7 @@ def test_one_of_two_is_killed_and_a_sweep_of_two_goes_on(study, out, alone, comp
     assert len(curve) == len(expected) > 8  # no line twice, none missing
 
 
+@pytest.mark.long
 def test_sigterm_to_one_stops_both_and_one_process_goes_on(study, out, compare):
     processes = start(study, out, "--mesh", "1,1,8")  # the tensor axis runs through both: each holds every row
     for event in events(processes[0]):

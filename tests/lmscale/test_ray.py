@@ -116,6 +116,7 @@ def test_killed_workers_go_on_from_their_checkpoints(study, tmp_path, local, add
     same(Workspace(out, "small"), local)
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_asked_to_stop_stops_its_tasks(study, tmp_path, address, local):
     out = share(study, tmp_path / "out")
     command = [sys.executable, "-m", "lmscale.cli", "sweep", str(study), "--out", str(out), *GRID, "--workers", "3"]

@@ -88,6 +88,7 @@ def events(out: Path) -> str:
     return "".join(path.read_text() for path in out.glob("small/slurm/*/*.jsonl"))
 
 
+@pytest.mark.long
 def test_an_array_goes_on_when_a_job_is_queued_again(study, tmp_path, local):
     out = share(study, tmp_path / "out")
     process = sweep(study, out, *GRID, "--workers", "2")

@@ -333,6 +333,7 @@ def test_a_sweep_on_a_store_is_the_one_in_a_folder_to_the_bit(swept, wanted):
     assert any("tfevents" in name for name in objects(workspace.root))
 
 
+@pytest.mark.long
 def test_status_export_and_tables_of_a_store(swept, study, capsys):
     out, _ = swept
     assert main(["status", str(study), "--out", str(out), "--json", "-"]) == 0
