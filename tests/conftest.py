@@ -60,7 +60,7 @@ def without_engine() -> Callable[[str, str], NoReturn]:
 
 
 # longest first, of the files that take more than half a minute: on several cores the last of them ends alone
-LONG = ("distributed", "faults", "storage", "slurm", "ray", "memory", "cli", "desk", "families", "meshes", "step", "train")
+LONG = ("distributed", "faults", "storage", "slurm", "ray", "memory", "cli", "desk", "families", "meshes", "step")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
