@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import workers
 
 from lmscale.data.shards import Shards

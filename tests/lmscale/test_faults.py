@@ -77,6 +77,7 @@ def test_another_mesh_goes_on_from_the_same_state(tmp_path):
     print(faults.mesh_changes(pairs, tmp_path))
 
 
+@pytest.mark.long
 def test_a_sweep_starts_a_killed_worker_again(study, tmp_path):
     workers.share_text(study, tmp_path)
     sweep, workspace = workers.start_sweep(study, tmp_path), Workspace(tmp_path, "small")
